@@ -1,0 +1,77 @@
+//! Named points at which a test has the process killed, exactly there.
+//!
+//! Compiled in only with the feature `failpoints` in a debug build: in a release build each call
+//! is nothing. `FAILPOINTS=name=return` in the environment kills the process with SIGKILL at the
+//! first passage of `name`, `name=20*off->return` at the twenty-first; the `fail` crate reads it.
+
+/// Every name, so that a test cannot wait for one that does not exist.
+pub const ALL: &[&str] = &[
+    "ingest-verified",
+    "ingest-acknowledged",
+    "lane-polled",
+    "handler-returned",
+    "transaction-produced",
+    "transaction-offsets-sent",
+    "transaction-committed",
+    "restore-midway",
+    "revoke-drained",
+];
+
+/// Dies here if the environment says so.
+#[inline]
+pub fn hit(name: &'static str) {
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    armed::hit(name);
+    #[cfg(not(all(feature = "failpoints", debug_assertions)))]
+    let _ = name;
+}
+
+/// Reads the environment; to be held for the life of the process.
+#[must_use = "dropping it disarms all points"]
+#[derive(Debug)]
+pub struct Armed {
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    _scenario: armed::Scenario,
+}
+
+/// Arms the points that the environment names. Nothing in a release build.
+pub fn arm() -> Armed {
+    Armed {
+        #[cfg(all(feature = "failpoints", debug_assertions))]
+        _scenario: armed::Scenario::from_environment(),
+    }
+}
+
+#[cfg(all(feature = "failpoints", debug_assertions))]
+mod armed {
+    use std::fmt;
+
+    pub(super) struct Scenario(
+        #[expect(dead_code, reason = "disarms when dropped")] fail::FailScenario<'static>,
+    );
+
+    impl Scenario {
+        pub(super) fn from_environment() -> Self {
+            Self(fail::FailScenario::setup())
+        }
+    }
+
+    impl fmt::Debug for Scenario {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Scenario")
+        }
+    }
+
+    pub(super) fn hit(name: &'static str) {
+        debug_assert!(super::ALL.contains(&name), "{name} is not in failpoint::ALL");
+        if fail::eval(name, |_| ()).is_some() {
+            tracing::warn!(failpoint = name, "dying here, as the environment asked");
+            let me = rustix::process::getpid();
+            rustix::process::kill_process(me, rustix::process::Signal::KILL).ok();
+            // The signal is on its way; nothing may happen between here and it.
+            loop {
+                std::thread::park();
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! The names of the record headers: a published contract (`docs/topics.md`).
+//!
+//! The `ce_…` ones are the CloudEvents 1.0 Kafka binding in binary mode, so that any consumer of
+//! CloudEvents can read the topics.
+
+/// Version of CloudEvents: always [`SPEC_VERSION`].
+pub const CE_SPECVERSION: &str = "ce_specversion";
+/// The event id.
+pub const CE_ID: &str = "ce_id";
+/// The configured source's name.
+pub const CE_SOURCE: &str = "ce_source";
+/// The event type.
+pub const CE_TYPE: &str = "ce_type";
+/// When ingest received the event, RFC 3339 in UTC.
+pub const CE_TIME: &str = "ce_time";
+/// The sender's content type.
+pub const CONTENT_TYPE: &str = "content-type";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// Before the lower-case name of each of the sender's HTTP headers that the source keeps.
+pub const HTTP_PREFIX: &str = "http-";
+
+/// Which call of the handler this record asks for, from 0.
+pub const ATTEMPT: &str = "hookwell-attempt";
+/// How often the delivery was replayed.
+pub const GENERATION: &str = "hookwell-generation";
+/// The one destination that this record is for. Absent on accepted events: routes decide.
+pub const DESTINATION: &str = "hookwell-destination";
+/// When a retry is due, milliseconds since the epoch.
+pub const NOT_BEFORE: &str = "hookwell-not-before";
+/// When the delivery's first attempt of this generation failed, milliseconds since the epoch.
+pub const FIRST_FAILED_AT: &str = "hookwell-first-failed-at";
+/// The topic on which the event was accepted.
+pub const ORIGINAL_TOPIC: &str = "hookwell-original-topic";
+/// The partition on which the event was accepted.
+pub const ORIGINAL_PARTITION: &str = "hookwell-original-partition";
+/// The offset at which the event was accepted.
+pub const ORIGINAL_OFFSET: &str = "hookwell-original-offset";
+/// On a retry `transient`, on a dead letter its reason.
+pub const ERROR_CLASS: &str = "hookwell-error-class";
+/// What went wrong, in words, at most [`MAX_ERROR_BYTES`] long.
+pub const ERROR: &str = "hookwell-error";
+/// `true` on a replay that was forced, so that it is accepted although the delivery was done.
+pub const FORCED: &str = "hookwell-forced";
+
+/// The value of [`CE_SPECVERSION`].
+pub const SPEC_VERSION: &str = "1.0";
+
+/// The length at which [`ERROR`] is cut.
+pub const MAX_ERROR_BYTES: usize = 1024;
+
+/// Every fixed name, in the order in which records carry them.
+pub const ALL: &[&str] = &[
+    CE_SPECVERSION,
+    CE_ID,
+    CE_SOURCE,
+    CE_TYPE,
+    CE_TIME,
+    CONTENT_TYPE,
+    TRACEPARENT,
+    ATTEMPT,
+    GENERATION,
+    DESTINATION,
+    NOT_BEFORE,
+    FIRST_FAILED_AT,
+    ORIGINAL_TOPIC,
+    ORIGINAL_PARTITION,
+    ORIGINAL_OFFSET,
+    ERROR_CLASS,
+    ERROR,
+    FORCED,
+];

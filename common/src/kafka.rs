@@ -1,0 +1,15 @@
+//! Kafka's shell: every librdkafka setting with its reason, the topics of the cluster against
+//! those of the plan, and what an error means for a transaction.
+
+pub mod client;
+mod context;
+mod topology;
+mod verdict;
+
+pub use client::ClientSettings;
+pub use context::{Figures, LoggingContext, Statistics, log_client_error, log_client_line};
+pub use topology::{
+    KafkaFault, SeenTopic, TopologyError, create_missing, describe, mismatches, partition_counts,
+    retry_tiers, verify,
+};
+pub use verdict::{Verdict, verdict};
