@@ -65,11 +65,7 @@ impl Config {
     pub fn load(path: &Path, environment: &Environment, faults: &mut Faults) -> Self {
         let text = std::fs::read_to_string(path).unwrap_or_else(|error| {
             let place = Place::File(Arc::new(PathBuf::from(path)));
-            faults.add(
-                &place,
-                "",
-                format!("cannot be read: {error}; name the file with --config"),
-            );
+            faults.add(&place, "", format!("cannot be read: {error}; name the file with --config"));
             String::new()
         });
         Self::parse(path, &text, environment, faults)
@@ -98,21 +94,15 @@ impl Config {
         let root = document::parse(path, text, environment, &mut reading.faults.borrow_mut());
         let root = Section::root(reading, &root);
         let retry = root.read_with("retry", RetryConfig::read);
-        let sources: Vec<_> = root
-            .sections("sources")
-            .into_iter()
-            .map(SourceConfig::read)
-            .collect();
+        let sources: Vec<_> = root.sections("sources").into_iter().map(SourceConfig::read).collect();
         let destinations: Vec<_> = root
             .sections("destinations")
             .into_iter()
             .map(|section| DestinationConfig::read(section, retry.limits))
             .collect();
         let source_names: Vec<_> = sources.iter().map(|source| source.name.clone()).collect();
-        let destination_names: Vec<_> = destinations
-            .iter()
-            .map(|destination| destination.name.clone())
-            .collect();
+        let destination_names: Vec<_> =
+            destinations.iter().map(|destination| destination.name.clone()).collect();
         let config = Self {
             kafka: root.read_with("kafka", KafkaConfig::read),
             ingest: root.read_with("ingest", IngestConfig::read),
@@ -136,23 +126,18 @@ impl Config {
     fn check_relations(&self, reading: &Reading) {
         let sources = self.sources.iter().map(|source| (&source.name, &source.place));
         refuse_names(sources, "sources", &mut reading.faults.borrow_mut());
-        let destinations = self
-            .destinations
-            .iter()
-            .map(|destination| (&destination.name, &destination.place));
+        let destinations =
+            self.destinations.iter().map(|destination| (&destination.name, &destination.place));
         refuse_names(destinations, "destinations", &mut reading.faults.borrow_mut());
 
         let refuse = |key: &str, what: String| {
-            let place = reading
-                .place_of(key)
-                .expect("every key is asked for before relations are checked");
+            let place = reading.place_of(key).expect("every key is asked for before relations are checked");
             reading.faults.borrow_mut().add(&place, key, what);
         };
         let window = self.processor.dedupe_window;
-        for (key, retention) in [
-            ("events", self.kafka.retention.events),
-            ("retry", self.kafka.retention.retry),
-        ] {
+        for (key, retention) in
+            [("events", self.kafka.retention.events), ("retry", self.kafka.retention.retry)]
+        {
             if window < retention {
                 let what = format!(
                     "{} is shorter than kafka.retention.{key} ({}), so a lost offset would repeat work; lengthen it or shorten that",
@@ -186,9 +171,7 @@ pub fn known_keys() -> Vec<String> {
     let is_leaf = |key: &String| {
         let inside = [format!("{key}."), format!("{key}[].")];
         key == "kafka.properties"
-            || !asked
-                .iter()
-                .any(|other| inside.iter().any(|start| other.starts_with(start)))
+            || !asked.iter().any(|other| inside.iter().any(|start| other.starts_with(start)))
     };
     asked.iter().filter(|key| is_leaf(key)).cloned().collect()
 }
@@ -204,11 +187,7 @@ fn refuse_names<'a>(names: impl Iterator<Item = (&'a Name, &'a Place)>, table: &
             );
         }
         if !seen.insert(name) && *name != Name::unreadable() {
-            faults.add(
-                place,
-                format!("{table}.name"),
-                format!("{:?} is there twice", name.as_str()),
-            );
+            faults.add(place, format!("{table}.name"), format!("{:?} is there twice", name.as_str()));
         }
     }
 }

@@ -7,9 +7,7 @@ const FILE: &str = "hookwell.toml";
 fn parse_with(text: &str, environment: impl Into<Environment>) -> Result<Config, Vec<String>> {
     let mut faults = Faults::default();
     let config = Config::parse(Path::new(FILE), text, &environment.into(), &mut faults);
-    faults
-        .into_result(config)
-        .map_err(|error| error.0.iter().map(ToString::to_string).collect())
+    faults.into_result(config).map_err(|error| error.0.iter().map(ToString::to_string).collect())
 }
 
 fn parse(text: &str) -> Result<Config, Vec<String>> {
@@ -90,17 +88,11 @@ fn everything_that_is_written_is_read() {
     let config = parse(EVERYTHING).unwrap();
     assert_eq!(config.kafka.partitions, 24);
     assert_eq!(config.kafka.retention.events, Duration::from_secs(3 * 86_400));
-    assert_eq!(
-        config.kafka.properties["statistics.interval.ms"],
-        Property::Plain("2000".into())
-    );
+    assert_eq!(config.kafka.properties["statistics.interval.ms"], Property::Plain("2000".into()));
     assert_eq!(config.ingest.trusted_proxies.len(), 2);
     assert_eq!(config.retry.limits.jitter, 1.0);
     assert_eq!(config.sources[0].secrets[1].id.as_deref(), Some("k2"));
-    assert_eq!(
-        config.sources[1].keep_headers.as_deref(),
-        Some(["x-acme-kind".to_owned()].as_slice())
-    );
+    assert_eq!(config.sources[1].keep_headers.as_deref(), Some(["x-acme-kind".to_owned()].as_slice()));
     assert_eq!(config.sources[1].event_id_missing, EventIdMissing::Reject);
     assert_eq!(config.destinations[0].limits.max_attempts, 5);
     assert_eq!(config.destinations[0].limits.max_age, config.retry.limits.max_age);
@@ -172,10 +164,7 @@ to = ["acme"]
     ];
     for (line, key) in expected {
         let start = format!("{FILE}:{line}: {key}: ");
-        assert!(
-            faults.iter().any(|fault| fault.starts_with(&start)),
-            "{start} is not in {faults:#?}"
-        );
+        assert!(faults.iter().any(|fault| fault.starts_with(&start)), "{start} is not in {faults:#?}");
     }
     assert_eq!(faults.len(), expected.len(), "{faults:#?}");
     assert!(!faults.concat().contains("s3cret"), "{faults:#?}");
@@ -192,28 +181,14 @@ fn a_typo_is_a_fault_that_names_the_likely_key() {
 #[test]
 fn text_that_is_no_toml_is_told_by_line_and_does_not_hide_the_rest() {
     let faults = parse("[kafka]\npartitions = 0\ntopic_prefix = \n").unwrap_err();
-    assert!(
-        faults
-            .iter()
-            .any(|fault| fault.starts_with("hookwell.toml:3: not TOML")),
-        "{faults:?}"
-    );
-    assert!(
-        faults
-            .iter()
-            .any(|fault| fault.starts_with("hookwell.toml:2: kafka.partitions")),
-        "{faults:?}"
-    );
+    assert!(faults.iter().any(|fault| fault.starts_with("hookwell.toml:3: not TOML")), "{faults:?}");
+    assert!(faults.iter().any(|fault| fault.starts_with("hookwell.toml:2: kafka.partitions")), "{faults:?}");
 }
 
 #[test]
 fn a_missing_file_says_how_to_name_one() {
     let mut faults = Faults::default();
-    let config = Config::load(
-        Path::new("/nowhere/hookwell.toml"),
-        &Environment::default(),
-        &mut faults,
-    );
+    let config = Config::load(Path::new("/nowhere/hookwell.toml"), &Environment::default(), &mut faults);
     let error = faults.into_result(config).unwrap_err();
     assert!(error.to_string().contains("--config"), "{error}");
 }
@@ -236,18 +211,9 @@ fn variables_override_the_file_in_every_type() {
     .unwrap();
     assert_eq!(config.kafka.partitions, 6);
     assert_eq!(config.kafka.bootstrap_servers, "kafka:9092");
-    assert_eq!(
-        config.kafka.properties["security.protocol"],
-        Property::Plain("SSL".into())
-    );
-    assert_eq!(
-        config.kafka.retention.dead_letters,
-        Duration::from_secs(60 * 86_400)
-    );
-    assert_eq!(
-        config.retry.tiers,
-        [Duration::from_secs(2), Duration::from_secs(4)]
-    );
+    assert_eq!(config.kafka.properties["security.protocol"], Property::Plain("SSL".into()));
+    assert_eq!(config.kafka.retention.dead_letters, Duration::from_secs(60 * 86_400));
+    assert_eq!(config.retry.tiers, [Duration::from_secs(2), Duration::from_secs(4)]);
     assert_eq!(config.processor.unrouted, Unrouted::Ignore);
 }
 
@@ -274,9 +240,7 @@ fn properties_on_which_the_promises_rest_are_refused() {
 fn the_window_may_not_be_shorter_than_the_events_stay() {
     let faults = parse("[processor]\ndedupe_window = \"1d\"").unwrap_err();
     assert!(
-        faults
-            .iter()
-            .all(|fault| fault.starts_with("hookwell.toml:2: processor.dedupe_window: ")),
+        faults.iter().all(|fault| fault.starts_with("hookwell.toml:2: processor.dedupe_window: ")),
         "{faults:?}"
     );
     parse("[processor]\ndedupe_window = \"1d\"\n[kafka.retention]\nevents = \"1d\"\nretry = \"1d\"").unwrap();
@@ -327,14 +291,9 @@ fn key_material_is_fetched_and_an_empty_one_refused() {
     let faults: Vec<_> = faults.into_sorted().iter().map(ToString::to_string).collect();
     assert_eq!(faults.len(), 3);
     for (fault, words) in
-        faults
-            .iter()
-            .zip(["EMPTY is empty", "ABSENT is not set", "/nowhere cannot be read"])
+        faults.iter().zip(["EMPTY is empty", "ABSENT is not set", "/nowhere cannot be read"])
     {
-        assert!(
-            fault.starts_with("hookwell.toml:3: sources[0].secrets["),
-            "{fault}"
-        );
+        assert!(fault.starts_with("hookwell.toml:3: sources[0].secrets["), "{fault}");
         assert!(fault.contains(words), "{fault}");
     }
 }
@@ -353,8 +312,5 @@ fn every_known_key_is_a_leaf_and_found_once() {
     ] {
         assert!(keys.iter().any(|known| known == key), "{key} is not in {keys:#?}");
     }
-    assert!(
-        !keys.iter().any(|key| key == "sources[].hmac" || key == "kafka"),
-        "{keys:#?}"
-    );
+    assert!(!keys.iter().any(|key| key == "sources[].hmac" || key == "kafka"), "{keys:#?}");
 }

@@ -52,9 +52,7 @@ impl Name {
     /// `None` where `text` breaks [`Name::RULE`].
     pub fn new(text: &str) -> Option<Self> {
         let mut bytes = text.bytes();
-        let starts_well = bytes
-            .next()
-            .is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let starts_well = bytes.next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
         let goes_on_well =
             bytes.all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
         (starts_well && goes_on_well && text.len() <= 63).then(|| Self(text.into()))

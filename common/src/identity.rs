@@ -23,11 +23,7 @@ impl Identity {
 
     /// A W3C `traceparent` for an event whose sender gave none: the same for each copy of it.
     pub fn traceparent(&self) -> String {
-        format!(
-            "00-{}-{}-01",
-            hex::encode(&self.0[8..24]),
-            hex::encode(&self.0[24..32])
-        )
+        format!("00-{}-{}-01", hex::encode(&self.0[8..24]), hex::encode(&self.0[24..32]))
     }
 }
 
@@ -35,9 +31,7 @@ impl Identity {
 pub fn length_prefixed(parts: &[&str]) -> blake3::Hasher {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
-        hasher
-            .update(&(part.len() as u64).to_le_bytes())
-            .update(part.as_bytes());
+        hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
     }
     hasher
 }
@@ -64,10 +58,7 @@ mod tests {
         for n in 0..12_000 {
             counts[Identity::of("stripe", &format!("evt_{n}")).partition(12) as usize] += 1;
         }
-        assert!(
-            counts.iter().all(|count| (800..1200).contains(count)),
-            "{counts:?}"
-        );
+        assert!(counts.iter().all(|count| (800..1200).contains(count)), "{counts:?}");
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Kafka's shell: every librdkafka setting with its reason, the topics of the cluster against
 //! those of the plan, and what an error means for a transaction.
 
+mod carry;
 pub mod client;
 mod context;
 mod topology;
 mod verdict;
 
+pub use carry::{collect_headers, copy_record, headers_of};
 pub use client::ClientSettings;
 pub use context::{Figures, LoggingContext, Statistics, log_client_error, log_client_line};
 pub use topology::{

@@ -24,22 +24,15 @@ impl Clock {
     /// A clock whose monotonic time begins now.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     pub fn start() -> Self {
-        Self {
-            start: Instant::now(),
-        }
+        Self { start: Instant::now() }
     }
 
     /// The present on both clocks.
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the clocks")]
     pub fn now(&self) -> Now {
-        let since_epoch = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let millis = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Now {
-            wall: Timestamp::from_millis(millis),
-            mono: self.mono(),
-        }
+        Now { wall: Timestamp::from_millis(millis), mono: self.mono() }
     }
 
     /// Time since the clock was started; never goes back.
@@ -130,10 +123,7 @@ impl Failure {
 }
 
 /// Ends `main`: prints the failure, if there is one, to standard error, and gives its status.
-#[expect(
-    clippy::print_stderr,
-    reason = "the last word of a program, also where no log is set up"
-)]
+#[expect(clippy::print_stderr, reason = "the last word of a program, also where no log is set up")]
 pub fn conclude(program: &str, result: Result<(), Failure>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,

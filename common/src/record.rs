@@ -81,29 +81,17 @@ impl RawRecord {
     pub fn copy<'a>(
         key: Option<&[u8]>,
         value: &[u8],
-        headers: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
     ) -> Self {
-        let header_bytes: usize = headers
-            .clone()
-            .map(|(name, value)| name.len() + value.len())
-            .sum();
-        let mut buffer = Vec::with_capacity(key.map_or(0, <[u8]>::len) + value.len() + header_bytes);
+        let mut buffer = Vec::with_capacity(key.map_or(0, <[u8]>::len) + value.len() + USUAL_HEADER_BYTES);
         let key = key.map(|key| Span::append(&mut buffer, key));
         let value = Span::append(&mut buffer, value);
         let headers = headers
             .map(|(name, value)| {
-                (
-                    Span::append(&mut buffer, name.as_bytes()),
-                    Span::append(&mut buffer, value),
-                )
+                (Span::append(&mut buffer, name.as_bytes()), Span::append(&mut buffer, value))
             })
             .collect();
-        Self {
-            buffer: Bytes::from(buffer),
-            key,
-            value,
-            headers,
-        }
+        Self { buffer: Bytes::from(buffer), key, value, headers }
     }
 
     /// The record's key.
@@ -118,9 +106,7 @@ impl RawRecord {
 
     /// All headers, in order.
     pub fn headers(&self) -> impl Iterator<Item = (Bytes, Bytes)> + '_ {
-        self.headers
-            .iter()
-            .map(|(name, value)| (name.of(&self.buffer), value.of(&self.buffer)))
+        self.headers.iter().map(|(name, value)| (name.of(&self.buffer), value.of(&self.buffer)))
     }
 
     /// What the record weighs in memory, in bytes.
@@ -137,6 +123,9 @@ impl RawRecord {
         draft.finish(self.value())
     }
 }
+
+/// What the headers of most records weigh together; more only costs a second allocation.
+const USUAL_HEADER_BYTES: usize = 768;
 
 /// The record key of an event: what keeps its copies, retries and dead letters together.
 pub fn record_key(source: &str, event_id: &str) -> Vec<u8> {
@@ -176,10 +165,7 @@ pub fn encode_passage(passage: &Passage, mut write: impl FnMut(&str, &[u8])) {
     }
     if let Some(failure) = &passage.failure {
         write(names::ERROR_CLASS, failure.class.as_bytes());
-        write(
-            names::ERROR,
-            cut(&failure.detail, names::MAX_ERROR_BYTES).as_bytes(),
-        );
+        write(names::ERROR, cut(&failure.detail, names::MAX_ERROR_BYTES).as_bytes());
     }
     if passage.forced {
         write(names::FORCED, b"true");
@@ -197,10 +183,7 @@ impl Span {
     fn append(buffer: &mut Vec<u8>, bytes: &[u8]) -> Self {
         let start = buffer.len();
         buffer.extend_from_slice(bytes);
-        Self {
-            start,
-            end: buffer.len(),
-        }
+        Self { start, end: buffer.len() }
     }
 
     fn of(self, buffer: &Bytes) -> Bytes {
@@ -214,11 +197,7 @@ impl Span {
     /// The part as text that may stand in a header or a log line.
     fn text(self, name: &'static str, buffer: &Bytes) -> Result<ByteString, DecodeError> {
         let text = ByteString::try_from(self.of(buffer)).map_err(|_| DecodeError::NotText(name))?;
-        if text.bytes().any(|b| b.is_ascii_control()) {
-            Err(DecodeError::NotText(name))
-        } else {
-            Ok(text)
-        }
+        if text.bytes().any(|b| b.is_ascii_control()) { Err(DecodeError::NotText(name)) } else { Ok(text) }
     }
 
     fn number<T: std::str::FromStr>(self, name: &'static str, buffer: &Bytes) -> Result<T, DecodeError> {
@@ -279,18 +258,12 @@ impl Draft {
                 passage.destination = Some(value.text(names::DESTINATION, buffer)?);
             }
             b"hookwell-not-before" => {
-                passage.not_before = Some(
-                    value
-                        .number(names::NOT_BEFORE, buffer)
-                        .map(Timestamp::from_millis)?,
-                );
+                passage.not_before =
+                    Some(value.number(names::NOT_BEFORE, buffer).map(Timestamp::from_millis)?);
             }
             b"hookwell-first-failed-at" => {
-                passage.first_failed_at = Some(
-                    value
-                        .number(names::FIRST_FAILED_AT, buffer)
-                        .map(Timestamp::from_millis)?,
-                );
+                passage.first_failed_at =
+                    Some(value.number(names::FIRST_FAILED_AT, buffer).map(Timestamp::from_millis)?);
             }
             b"hookwell-original-topic" => {
                 self.original_topic = Some(value.text(names::ORIGINAL_TOPIC, buffer)?);
@@ -324,32 +297,16 @@ impl Draft {
             body,
         };
         let origin = match (self.original_topic, self.original_partition, self.original_offset) {
-            (Some(topic), Some(partition), Some(offset)) => Some(Origin {
-                topic,
-                partition,
-                offset,
-            }),
+            (Some(topic), Some(partition), Some(offset)) => Some(Origin { topic, partition, offset }),
             _ => None,
         };
-        let failure = self.error_class.map(|class| Failure {
-            class,
-            detail: self.error.unwrap_or_default(),
-        });
-        Ok((
-            event,
-            Passage {
-                origin,
-                failure,
-                ..self.passage
-            },
-        ))
+        let failure = self.error_class.map(|class| Failure { class, detail: self.error.unwrap_or_default() });
+        Ok((event, Passage { origin, failure, ..self.passage }))
     }
 }
 
 fn required(value: Option<ByteString>, name: &'static str) -> Result<ByteString, DecodeError> {
-    value
-        .filter(|text| !text.is_empty())
-        .ok_or(DecodeError::Missing(name))
+    value.filter(|text| !text.is_empty()).ok_or(DecodeError::Missing(name))
 }
 
 fn write_text(name: &str, value: Option<&ByteString>, write: &mut impl FnMut(&str, &[u8])) {

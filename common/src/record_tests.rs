@@ -4,16 +4,12 @@ use super::*;
 
 fn raw(event: &Event, passage: &Passage) -> RawRecord {
     let mut headers: Vec<(String, Vec<u8>)> = Vec::new();
-    encode_headers(event, passage, |name, value| {
-        headers.push((name.to_owned(), value.to_owned()))
-    });
+    encode_headers(event, passage, |name, value| headers.push((name.to_owned(), value.to_owned())));
     let key = record_key(&event.source, &event.id);
     RawRecord::copy(
         Some(&key),
         &event.body,
-        headers
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_slice())),
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())),
     )
 }
 
@@ -117,25 +113,17 @@ fn each_missing_header_is_named() {
 
 #[test]
 fn an_empty_event_id_is_a_missing_one() {
-    let headers = minimal()
-        .into_iter()
-        .map(|(name, value)| (name, if name == "ce_id" { b"" } else { value }));
-    assert_eq!(
-        RawRecord::copy(None, b"", headers).decode(),
-        Err(DecodeError::Missing("ce_id"))
-    );
+    let headers =
+        minimal().into_iter().map(|(name, value)| (name, if name == "ce_id" { b"" } else { value }));
+    assert_eq!(RawRecord::copy(None, b"", headers).decode(), Err(DecodeError::Missing("ce_id")));
 }
 
 #[test]
 fn text_that_could_break_a_header_or_a_log_line_is_refused() {
     for bad in [b"a\nb".as_slice(), b"\xff", b"a\0"] {
-        let headers = minimal()
-            .into_iter()
-            .map(|(name, value)| (name, if name == "ce_type" { bad } else { value }));
-        assert_eq!(
-            RawRecord::copy(None, b"", headers).decode(),
-            Err(DecodeError::NotText("ce_type"))
-        );
+        let headers =
+            minimal().into_iter().map(|(name, value)| (name, if name == "ce_type" { bad } else { value }));
+        assert_eq!(RawRecord::copy(None, b"", headers).decode(), Err(DecodeError::NotText("ce_type")));
     }
 }
 
@@ -152,10 +140,7 @@ fn a_number_that_is_none_is_refused_by_name() {
 #[test]
 fn an_error_text_is_cut_between_characters() {
     let passage = Passage {
-        failure: Some(Failure {
-            class: "transient".into(),
-            detail: "é".repeat(600).into(),
-        }),
+        failure: Some(Failure { class: "transient".into(), detail: "é".repeat(600).into() }),
         ..Passage::default()
     };
     let mut written = Vec::new();
@@ -185,15 +170,8 @@ fn every_name_that_is_written_is_in_the_contract() {
         forced: true,
         not_before: moment,
         first_failed_at: moment,
-        origin: Some(Origin {
-            topic: "t".into(),
-            partition: 0,
-            offset: 0,
-        }),
-        failure: Some(Failure {
-            class: "c".into(),
-            detail: "d".into(),
-        }),
+        origin: Some(Origin { topic: "t".into(), partition: 0, offset: 0 }),
+        failure: Some(Failure { class: "c".into(), detail: "d".into() }),
         ..Passage::default()
     };
     let mut written = Vec::new();

@@ -68,9 +68,8 @@ impl Timestamp {
 /// RFC 3339 in UTC, with milliseconds: `2026-11-24T09:00:00.123Z`.
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let moment = i64::try_from(self.0)
-            .ok()
-            .and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
+        let moment =
+            i64::try_from(self.0).ok().and_then(|millis| jiff::Timestamp::from_millisecond(millis).ok());
         match moment {
             Some(moment) => write!(f, "{moment:.3}"),
             None => write!(f, "{} ms after the epoch", self.0),
@@ -116,18 +115,8 @@ mod tests {
 
     #[test]
     fn arithmetic_stops_at_both_ends_of_time() {
-        assert_eq!(
-            Timestamp::from_millis(5).minus(Duration::from_secs(1)),
-            Timestamp::from_millis(0)
-        );
-        assert_eq!(
-            Timestamp::from_millis(u64::MAX).plus(Duration::MAX),
-            Timestamp::from_millis(u64::MAX)
-        );
-        assert!(
-            Timestamp::from_millis(u64::MAX)
-                .to_string()
-                .contains("after the epoch")
-        );
+        assert_eq!(Timestamp::from_millis(5).minus(Duration::from_secs(1)), Timestamp::from_millis(0));
+        assert_eq!(Timestamp::from_millis(u64::MAX).plus(Duration::MAX), Timestamp::from_millis(u64::MAX));
+        assert!(Timestamp::from_millis(u64::MAX).to_string().contains("after the epoch"));
     }
 }

@@ -41,9 +41,7 @@ impl Topic {
     /// The tier whose retry topic `name` is.
     pub fn retry_tier_of(name: &str, prefix: &str) -> Option<u16> {
         let tier = name.strip_prefix(prefix)?.strip_prefix(".retry.")?;
-        tier.parse()
-            .ok()
-            .filter(|number: &u16| *number > 0 && number.to_string() == tier)
+        tier.parse().ok().filter(|number: &u16| *number > 0 && number.to_string() == tier)
     }
 }
 
@@ -134,12 +132,7 @@ impl TopicPlan<'_> {
         let state_retention = self.dedupe_window.saturating_add(DAY);
         specs.push(self.spec(Topic::State, Cleanup::CompactDelete, state_retention, Some(HOUR)));
         if self.quarantine {
-            specs.push(self.spec(
-                Topic::Quarantine,
-                Cleanup::Delete,
-                retention.quarantine,
-                Some(HOUR),
-            ));
+            specs.push(self.spec(Topic::Quarantine, Cleanup::Delete, retention.quarantine, Some(HOUR)));
         }
         specs
     }
@@ -177,13 +170,9 @@ mod tests {
     #[test]
     fn a_retry_topic_is_known_by_its_name_alone() {
         assert_eq!(Topic::retry_tier_of("webhooks.retry.12", "webhooks"), Some(12));
-        for other in [
-            "webhooks.retry.0",
-            "webhooks.retry.01",
-            "webhooks.retry.x",
-            "other.retry.1",
-            "webhooks.dlq",
-        ] {
+        for other in
+            ["webhooks.retry.0", "webhooks.retry.01", "webhooks.retry.x", "other.retry.1", "webhooks.dlq"]
+        {
             assert_eq!(Topic::retry_tier_of(other, "webhooks"), None, "{other}");
         }
     }

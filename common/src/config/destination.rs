@@ -70,10 +70,7 @@ pub struct RouteConfig {
 
 impl Default for CallLimits {
     fn default() -> Self {
-        Self {
-            timeout: Duration::from_secs(15),
-            concurrency: 64,
-        }
+        Self { timeout: Duration::from_secs(15), concurrency: 64 }
     }
 }
 
@@ -93,13 +90,7 @@ impl DestinationConfig {
         let place = section.place().clone();
         section.finish();
         // A kind that could not be read is a fault already, and nothing runs with faults.
-        Self {
-            place,
-            name,
-            kind: kind.unwrap_or(DestinationKind::Log),
-            limits,
-            calls,
-        }
+        Self { place, name, kind: kind.unwrap_or(DestinationKind::Log), limits, calls }
     }
 }
 
@@ -128,10 +119,7 @@ fn read_kind(section: &Section<'_>) -> Option<DestinationKind> {
     let signing_secret = section.key_material("signing_secret");
     let topic = section.text("topic");
     match kind? {
-        Kind::Http => Some(DestinationKind::Http {
-            url: read_url(section, url)?,
-            signing_secret,
-        }),
+        Kind::Http => Some(DestinationKind::Http { url: read_url(section, url)?, signing_secret }),
         Kind::Kafka => {
             if topic.as_ref().is_none_or(String::is_empty) {
                 section.missing("topic", "a kafka destination needs the topic's name");
@@ -168,17 +156,12 @@ impl RouteConfig {
                 None
             }
         };
-        if let Some(unknown) = source
-            .as_ref()
-            .filter(|name| !sources.contains(name) && **name != Name::unreadable())
+        if let Some(unknown) =
+            source.as_ref().filter(|name| !sources.contains(name) && **name != Name::unreadable())
         {
             section.fault(
                 "source",
-                format!(
-                    "there is no source {:?}; known: {}",
-                    unknown.as_str(),
-                    listed(sources)
-                ),
+                format!("there is no source {:?}; known: {}", unknown.as_str(), listed(sources)),
             );
         }
         let types = section.texts("types");
@@ -187,11 +170,8 @@ impl RouteConfig {
             section.fault("to", "must name at least one destination");
         }
         for unknown in to.iter().filter(|name| !destinations.contains(name)) {
-            let what = format!(
-                "there is no destination {:?}; known: {}",
-                unknown.as_str(),
-                listed(destinations)
-            );
+            let what =
+                format!("there is no destination {:?}; known: {}", unknown.as_str(), listed(destinations));
             section.fault("to", what);
         }
         section.finish();

@@ -23,10 +23,7 @@ pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
     /// The environment of this process. Variables that are not UTF-8 are passed over.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the one place that reads the environment"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     pub fn of_this_process() -> Self {
         let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
             Some((name.into_string().ok()?, value.into_string().ok()?))
@@ -40,14 +37,15 @@ impl Environment {
     }
 }
 
+impl<'v> FromIterator<(&'v str, &'v str)> for Environment {
+    fn from_iter<T: IntoIterator<Item = (&'v str, &'v str)>>(variables: T) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+}
+
 impl<const N: usize> From<[(&str, &str); N]> for Environment {
     fn from(variables: [(&str, &str); N]) -> Self {
-        Self(
-            variables
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-        )
+        variables.into_iter().collect()
     }
 }
 
@@ -93,23 +91,15 @@ pub(super) type Table = BTreeMap<String, Node>;
 
 /// Reads `text`, which stands in `path`, and lets the environment override it.
 pub(super) fn parse(path: &Path, text: &str, environment: &Environment, faults: &mut Faults) -> Node {
-    let source = Source {
-        path: Arc::new(path.to_path_buf()),
-        text,
-    };
+    let source = Source { path: Arc::new(path.to_path_buf()), text };
     let (document, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
-        let place = error
-            .span()
-            .map_or_else(|| source.whole(), |span| source.place(span.start));
+        let place = error.span().map_or_else(|| source.whole(), |span| source.place(span.start));
         faults.add(&place, "", format!("not TOML: {}", error.message()));
     }
     let mut root = source.table(document.get_ref());
     override_from(environment, &mut root, faults);
-    Node {
-        place: source.whole(),
-        value: Value::Table(root),
-    }
+    Node { place: source.whole(), value: Value::Table(root) }
 }
 
 /// The file, to find the lines of what stands in it.
@@ -135,10 +125,7 @@ impl Source<'_> {
             .map(|(key, value)| {
                 // An inline value is best found by its key, for its own span may be that of a
                 // table header far above.
-                let node = Node {
-                    place: self.place(key.span().start),
-                    ..self.node(value)
-                };
+                let node = Node { place: self.place(key.span().start), ..self.node(value) };
                 (key.get_ref().to_string(), node)
             })
             .collect()
@@ -150,10 +137,9 @@ impl Source<'_> {
             DeValue::String(text) => Value::Text(text.to_string()),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Value::Other("an integer too large"), Value::Integer),
-            DeValue::Float(number) => number
-                .as_str()
-                .parse()
-                .map_or(Value::Other("a number too large"), Value::Float),
+            DeValue::Float(number) => {
+                number.as_str().parse().map_or(Value::Other("a number too large"), Value::Float)
+            }
             DeValue::Boolean(yes) => Value::Boolean(*yes),
             DeValue::Datetime(_) => Value::Other("a date"),
             DeValue::Array(items) => Value::List(items.iter().map(|item| self.node(item)).collect()),
@@ -187,29 +173,13 @@ fn override_from(environment: &Environment, root: &mut Table, faults: &mut Fault
             faults.add(&place, "", what);
             continue;
         }
-        let target = [Some(table), inner]
-            .into_iter()
-            .flatten()
-            .try_fold(&mut *root, |at, name| {
-                let empty = Node {
-                    place: place.clone(),
-                    value: Value::Table(Table::new()),
-                };
-                let entry = &mut at.entry(name.to_owned()).or_insert(empty).value;
-                if let Value::Table(entries) = entry {
-                    Some(entries)
-                } else {
-                    None
-                }
-            });
+        let target = [Some(table), inner].into_iter().flatten().try_fold(&mut *root, |at, name| {
+            let empty = Node { place: place.clone(), value: Value::Table(Table::new()) };
+            let entry = &mut at.entry(name.to_owned()).or_insert(empty).value;
+            if let Value::Table(entries) = entry { Some(entries) } else { None }
+        });
         if let Some(entries) = target {
-            entries.insert(
-                key,
-                Node {
-                    place,
-                    value: Value::Variable(value.clone()),
-                },
-            );
+            entries.insert(key, Node { place, value: Value::Variable(value.clone()) });
         }
     }
 }

@@ -53,11 +53,7 @@ pub struct Faults(Vec<Fault>);
 impl Faults {
     /// Adds one.
     pub fn add(&mut self, place: &Place, key: impl Into<String>, what: impl Into<String>) {
-        self.0.push(Fault {
-            place: place.clone(),
-            key: key.into(),
-            what: what.into(),
-        });
+        self.0.push(Fault { place: place.clone(), key: key.into(), what: what.into() });
     }
 
     /// Adds those of another reading.
@@ -79,11 +75,7 @@ impl Faults {
 
     /// `value` where nothing is wrong, the faults otherwise.
     pub fn into_result<T>(self, value: T) -> Result<T, ConfigError> {
-        if self.is_empty() {
-            Ok(value)
-        } else {
-            Err(ConfigError(self.into_sorted()))
-        }
+        if self.is_empty() { Ok(value) } else { Err(ConfigError(self.into_sorted())) }
     }
 }
 

@@ -44,7 +44,7 @@ impl Default for IngestConfig {
             trusted_proxies: Vec::new(),
             workers: 0,
             read_timeout: 15 * SECOND,
-            publish_timeout: 4 * SECOND,
+            publish_timeout: 2500 * MILLISECOND,
             max_buffered_bytes: 256 * 1024 * 1024,
             shutdown_timeout: 10 * SECOND,
         }
@@ -64,9 +64,7 @@ impl IngestConfig {
                 parse_network,
             ),
             workers: section.integer("workers", 0..=1024, default.workers),
-            read_timeout: section
-                .duration("read_timeout", SECOND..=HOUR)
-                .unwrap_or(default.read_timeout),
+            read_timeout: section.duration("read_timeout", SECOND..=HOUR).unwrap_or(default.read_timeout),
             publish_timeout: section
                 .duration("publish_timeout", 100 * MILLISECOND..=HOUR)
                 .unwrap_or(default.publish_timeout),
@@ -86,10 +84,7 @@ impl IngestConfig {
             );
         }
         if config.listen == config.admin_listen && config.listen.port() != 0 {
-            section.fault(
-                "admin_listen",
-                "must differ from listen, for metrics are not for senders",
-            );
+            section.fault("admin_listen", "must differ from listen, for metrics are not for senders");
         }
         config
     }
@@ -100,22 +95,12 @@ pub(super) fn read_address(section: &Section<'_>, key: &'static str, default: So
         return default;
     };
     text.parse().unwrap_or_else(|_| {
-        section.fault(
-            key,
-            format!(
-                "must be an address such as {:?}, and is {text:?}",
-                default.to_string()
-            ),
-        );
+        section.fault(key, format!("must be an address such as {:?}, and is {text:?}", default.to_string()));
         default
     })
 }
 
 /// `10.0.0.0/8`, or a single address.
 pub(super) fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| {
-        text.parse()
-            .ok()
-            .map(|address: std::net::IpAddr| IpNet::from(address))
-    })
+    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| IpNet::from(address)))
 }

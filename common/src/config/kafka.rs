@@ -73,12 +73,7 @@ pub enum Property {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self {
-            events: 7 * DAY,
-            retry: 7 * DAY,
-            dead_letters: 30 * DAY,
-            quarantine: 3 * DAY,
-        }
+        Self { events: 7 * DAY, retry: 7 * DAY, dead_letters: 30 * DAY, quarantine: 3 * DAY }
     }
 }
 
@@ -99,9 +94,7 @@ impl KafkaConfig {
     pub(super) fn read(section: &Section<'_>) -> Self {
         let default = Self::default();
         Self {
-            bootstrap_servers: section
-                .text("bootstrap_servers")
-                .unwrap_or(default.bootstrap_servers),
+            bootstrap_servers: section.text("bootstrap_servers").unwrap_or(default.bootstrap_servers),
             topic_prefix: read_prefix(section, default.topic_prefix),
             partitions: section.integer("partitions", 1..=10_000, default.partitions),
             replication_factor: section.integer("replication_factor", 1..=9, default.replication_factor),
@@ -138,9 +131,7 @@ impl Retention {
             events: section.duration("events", range()).unwrap_or(default.events),
             retry: section.duration("retry", range()).unwrap_or(default.retry),
             dead_letters: section.duration("dlq", range()).unwrap_or(default.dead_letters),
-            quarantine: section
-                .duration("quarantine", range())
-                .unwrap_or(default.quarantine),
+            quarantine: section.duration("quarantine", range()).unwrap_or(default.quarantine),
         };
         section.finish();
         retention
@@ -165,10 +156,7 @@ fn read_properties(section: Section<'_>) -> BTreeMap<String, Property> {
     let mut properties = BTreeMap::new();
     for name in section.keys() {
         if FIXED_PROPERTIES.contains(&name) {
-            section.fault(
-                name,
-                "is fixed by Hookwell, whose promises depend on it; remove it",
-            );
+            section.fault(name, "is fixed by Hookwell, whose promises depend on it; remove it");
         }
         let property = if section.is_table(name) {
             section.key_material(name).map(Property::Secret)

@@ -46,12 +46,7 @@ impl KeyMaterial {
                 return None;
             }
         };
-        Some(Self {
-            place: section.place().clone(),
-            key: section.path().to_owned(),
-            origin,
-            id,
-        })
+        Some(Self { place: section.place().clone(), key: section.path().to_owned(), origin, id })
     }
 
     /// Fetches the secret; what is wrong with it goes to `faults`. An empty one is a fault: it

@@ -83,21 +83,14 @@ impl Default for ProcessorConfig {
 
 impl Default for RetryLimits {
     fn default() -> Self {
-        Self {
-            max_attempts: 12,
-            max_age: 3 * DAY,
-            jitter: 0.1,
-        }
+        Self { max_attempts: 12, max_age: 3 * DAY, jitter: 0.1 }
     }
 }
 
 impl Default for RetryConfig {
     fn default() -> Self {
         let tiers = [5, 30, 120, 600, 3600, 6 * 3600].map(Duration::from_secs);
-        Self {
-            tiers: tiers.to_vec(),
-            limits: RetryLimits::default(),
-        }
+        Self { tiers: tiers.to_vec(), limits: RetryLimits::default() }
     }
 }
 
@@ -108,10 +101,7 @@ impl ProcessorConfig {
         if group_id.is_empty() {
             section.fault("group_id", "must not be empty");
         }
-        let choices = [
-            ("dead-letter", Unrouted::DeadLetter),
-            ("ignore", Unrouted::Ignore),
-        ];
+        let choices = [("dead-letter", Unrouted::DeadLetter), ("ignore", Unrouted::Ignore)];
         Self {
             group_id,
             admin_listen: read_address(section, "admin_listen", default.admin_listen),
@@ -139,22 +129,13 @@ impl RetryConfig {
         if tiers.is_empty() || tiers.len() > 100 {
             section.fault("tiers", "must hold 1 to 100 delays, one topic each");
         }
-        if tiers
-            .iter()
-            .any(|tier| !(100 * MILLISECOND..=30 * DAY).contains(tier))
-        {
+        if tiers.iter().any(|tier| !(100 * MILLISECOND..=30 * DAY).contains(tier)) {
             section.fault("tiers", "must hold delays from 100ms to 30days");
         }
         if !tiers.is_sorted_by(|shorter, longer| shorter < longer) {
-            section.fault(
-                "tiers",
-                "must grow from one delay to the next; the last is used again and again",
-            );
+            section.fault("tiers", "must grow from one delay to the next; the last is used again and again");
         }
-        Self {
-            tiers,
-            limits: RetryLimits::read(section, default.limits),
-        }
+        Self { tiers, limits: RetryLimits::read(section, default.limits) }
     }
 }
 
@@ -162,9 +143,7 @@ impl RetryLimits {
     pub(super) fn read(section: &Section<'_>, default: RetryLimits) -> Self {
         Self {
             max_attempts: section.integer("max_attempts", 1..=1000, default.max_attempts),
-            max_age: section
-                .duration("max_age", SECOND..=YEAR)
-                .unwrap_or(default.max_age),
+            max_age: section.duration("max_age", SECOND..=YEAR).unwrap_or(default.max_age),
             jitter: section.share("jitter").unwrap_or(default.jitter),
         }
     }

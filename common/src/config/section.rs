@@ -66,13 +66,7 @@ impl<'a> Section<'a> {
             }
             None => None,
         };
-        Self {
-            reading,
-            entries,
-            path,
-            place,
-            asked: RefCell::default(),
-        }
+        Self { reading, entries, path, place, asked: RefCell::default() }
     }
 
     /// Where the table stands.
@@ -82,10 +76,7 @@ impl<'a> Section<'a> {
 
     /// Where `key` stands; the table itself where it is absent.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        self.entries
-            .and_then(|entries| entries.get(key))
-            .map_or(&self.place, |node| &node.place)
-            .clone()
+        self.entries.and_then(|entries| entries.get(key)).map_or(&self.place, |node| &node.place).clone()
     }
 
     /// The table as a path: `sources[0].hmac`.
@@ -94,18 +85,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn fault_here(&self, what: impl Into<String>) {
-        self.reading
-            .faults
-            .borrow_mut()
-            .add(&self.place, self.path.clone(), what);
+        self.reading.faults.borrow_mut().add(&self.place, self.path.clone(), what);
     }
 
     pub(super) fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
-        }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -113,10 +97,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn fault(&self, key: &str, what: impl Into<String>) {
-        self.reading
-            .faults
-            .borrow_mut()
-            .add(&self.place_of(key), self.path_of(key), what);
+        self.reading.faults.borrow_mut().add(&self.place_of(key), self.path_of(key), what);
     }
 
     pub(super) fn missing(&self, key: &str, why: &str) {
@@ -125,12 +106,7 @@ impl<'a> Section<'a> {
 
     /// The table under `key`, empty where it is absent.
     pub(super) fn section(&self, key: &'static str) -> Section<'a> {
-        Section::new(
-            self.reading,
-            self.path_of(key),
-            self.place_of(key),
-            self.node(key),
-        )
+        Section::new(self.reading, self.path_of(key), self.place_of(key), self.node(key))
     }
 
     /// Reads the table under `key` whole.
@@ -147,10 +123,7 @@ impl<'a> Section<'a> {
         let items: &[Node] = match node.map(|node| &node.value) {
             Some(Value::List(items)) => items,
             Some(other) => {
-                self.fault(
-                    key,
-                    format!("must be [[{key}]] tables, and is {}", other.describe()),
-                );
+                self.fault(key, format!("must be [[{key}]] tables, and is {}", other.describe()));
                 &[]
             }
             None => &[],
@@ -168,9 +141,7 @@ impl<'a> Section<'a> {
 
     /// The keys that the table holds, for one whose keys are not ours to know.
     pub(super) fn keys(&self) -> impl Iterator<Item = &'a str> + use<'a> {
-        self.entries
-            .into_iter()
-            .flat_map(|entries| entries.keys().map(String::as_str))
+        self.entries.into_iter().flat_map(|entries| entries.keys().map(String::as_str))
     }
 
     pub(super) fn text(&self, key: &'static str) -> Option<String> {
@@ -178,10 +149,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn placed_text(&self, key: &'static str) -> Option<Placed<String>> {
-        self.text(key).map(|value| Placed {
-            place: self.place_of(key),
-            value,
-        })
+        self.text(key).map(|value| Placed { place: self.place_of(key), value })
     }
 
     pub(super) fn boolean(&self, key: &'static str, default: bool) -> bool {
@@ -193,11 +161,8 @@ impl<'a> Section<'a> {
         T: TryFrom<i64> + PartialOrd + Display + Copy,
     {
         let expected = format!("an integer from {} to {}", range.start(), range.end());
-        let read = |node: &Node| {
-            as_integer(node)
-                .and_then(|n| T::try_from(n).ok())
-                .filter(|n| range.contains(n))
-        };
+        let read =
+            |node: &Node| as_integer(node).and_then(|n| T::try_from(n).ok()).filter(|n| range.contains(n));
         self.read(key, &expected, read).unwrap_or(default)
     }
 
@@ -214,9 +179,7 @@ impl<'a> Section<'a> {
             humantime::format_duration(*range.start()),
             humantime::format_duration(*range.end())
         );
-        self.read(key, &expected, |node| {
-            as_duration(node).filter(|duration| range.contains(duration))
-        })
+        self.read(key, &expected, |node| as_duration(node).filter(|duration| range.contains(duration)))
     }
 
     pub(super) fn durations(&self, key: &'static str) -> Option<Vec<Duration>> {
@@ -234,8 +197,7 @@ impl<'a> Section<'a> {
         expected: &str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Vec<T> {
-        self.list(key, expected, |node| as_text(node).and_then(|text| parse(&text)))
-            .unwrap_or_default()
+        self.list(key, expected, |node| as_text(node).and_then(|text| parse(&text))).unwrap_or_default()
     }
 
     /// One of the words of `choices`.
@@ -243,13 +205,9 @@ impl<'a> Section<'a> {
         let words: Vec<_> = choices.iter().map(|(word, _)| format!("{word:?}")).collect();
         let find = |node: &Node| {
             let text = as_text(node)?;
-            choices
-                .iter()
-                .find(|(word, _)| *word == text)
-                .map(|(_, choice)| *choice)
+            choices.iter().find(|(word, _)| *word == text).map(|(_, choice)| *choice)
         };
-        self.read(key, &format!("one of {}", words.join(", ")), find)
-            .unwrap_or(default)
+        self.read(key, &format!("one of {}", words.join(", ")), find).unwrap_or(default)
     }
 
     /// The `name` of a source or destination.
@@ -257,9 +215,7 @@ impl<'a> Section<'a> {
         if !self.has(key) {
             self.missing(key, "each needs a name of its own");
         }
-        let name = self.read(key, Name::RULE, |node| {
-            as_text(node).and_then(|text| Name::new(&text))
-        });
+        let name = self.read(key, Name::RULE, |node| as_text(node).and_then(|text| Name::new(&text)));
         name.unwrap_or_else(Name::unreadable)
     }
 
@@ -291,10 +247,7 @@ impl<'a> Section<'a> {
 
     fn key_material_of(&self, path: String, node: &'a Node) -> Option<KeyMaterial> {
         if !matches!(node.value, Value::Table(_)) {
-            self.reading
-                .faults
-                .borrow_mut()
-                .add(&node.place, path, KeyMaterial::RULE);
+            self.reading.faults.borrow_mut().add(&node.place, path, KeyMaterial::RULE);
             return None;
         }
         let section = Section::new(self.reading, path, node.place.clone(), Some(node));
@@ -336,10 +289,9 @@ impl<'a> Section<'a> {
             });
             let hint = match nearest {
                 Some(known) if strsim::jaro_winkler(key, known) > 0.8 => format!("did you mean {known:?}?"),
-                _ => format!(
-                    "known here: {}",
-                    asked.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
-                ),
+                _ => {
+                    format!("known here: {}", asked.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+                }
             };
             self.fault(key, format!("is not a key of this table; {hint}"));
         }
@@ -352,15 +304,8 @@ impl<'a> Section<'a> {
 
     fn note(&self, key: &str) {
         self.asked.borrow_mut().insert(key.to_owned());
-        self.reading
-            .places
-            .borrow_mut()
-            .insert(self.path_of(key), self.place_of(key));
-        let without_numbers: String = self
-            .path_of(key)
-            .chars()
-            .filter(|c| !c.is_ascii_digit())
-            .collect();
+        self.reading.places.borrow_mut().insert(self.path_of(key), self.place_of(key));
+        let without_numbers: String = self.path_of(key).chars().filter(|c| !c.is_ascii_digit()).collect();
         self.reading.asked.borrow_mut().insert(without_numbers);
     }
 
@@ -389,11 +334,7 @@ impl<'a> Section<'a> {
                     place: node.place.clone(),
                     value: Value::Variable(word.trim().to_owned()),
                 };
-                words = text
-                    .split(',')
-                    .filter(|word| !word.trim().is_empty())
-                    .map(word)
-                    .collect();
+                words = text.split(',').filter(|word| !word.trim().is_empty()).map(word).collect();
                 &words
             }
             Value::Text(_)
@@ -402,10 +343,7 @@ impl<'a> Section<'a> {
             | Value::Boolean(_)
             | Value::Table(_)
             | Value::Other(_) => {
-                self.fault(
-                    key,
-                    format!("must be a list of {expected}, and is {}", node.value.describe()),
-                );
+                self.fault(key, format!("must be a list of {expected}, and is {}", node.value.describe()));
                 return None;
             }
         };
@@ -414,14 +352,9 @@ impl<'a> Section<'a> {
             match parse(item) {
                 Some(value) => values.push(value),
                 None => {
-                    let what = format!(
-                        "must be a list of {expected}, and one item is {}",
-                        shown(&item.value)
-                    );
-                    self.reading
-                        .faults
-                        .borrow_mut()
-                        .add(&item.place, self.path_of(key), what);
+                    let what =
+                        format!("must be a list of {expected}, and one item is {}", shown(&item.value));
+                    self.reading.faults.borrow_mut().add(&item.place, self.path_of(key), what);
                 }
             }
         }

@@ -19,12 +19,8 @@ impl Display for Config {
         show_kafka(&mut page, self);
         show_ingest(&mut page, self);
         show_processor(&mut page, self);
-        self.sources
-            .iter()
-            .for_each(|source| show_source(&mut page, source));
-        self.destinations
-            .iter()
-            .for_each(|destination| show_destination(&mut page, destination));
+        self.sources.iter().for_each(|source| show_source(&mut page, source));
+        self.destinations.iter().for_each(|destination| show_destination(&mut page, destination));
         self.routes.iter().for_each(|route| show_route(&mut page, route));
         f.write_str(page.0.trim_start())
     }
@@ -124,12 +120,7 @@ fn show_processor(page: &mut Page, config: &Config) {
     page.set("max_concurrency", processor.max_concurrency);
     page.set("flood_guard", processor.flood_guard);
     page.heading("[retry]");
-    let tiers: Vec<_> = config
-        .retry
-        .tiers
-        .iter()
-        .map(|tier| humantime::format_duration(*tier))
-        .collect();
+    let tiers: Vec<_> = config.retry.tiers.iter().map(|tier| humantime::format_duration(*tier)).collect();
     page.set_list("tiers", &tiers);
     show_limits(page, config.retry.limits);
     page.heading("[log]");
@@ -240,10 +231,7 @@ fn show_route(page: &mut Page, route: &RouteConfig) {
 }
 
 fn shown_material(material: &KeyMaterial) -> String {
-    let id = material
-        .id
-        .as_ref()
-        .map_or(String::new(), |id| format!(", id = {}", quoted(id)));
+    let id = material.id.as_ref().map_or(String::new(), |id| format!(", id = {}", quoted(id)));
     match &material.origin {
         KeyOrigin::Variable(name) => format!("{{ env = {}{id} }}", quoted(name)),
         KeyOrigin::File(path) => format!("{{ file = {}{id} }}", quoted(&path.to_string_lossy())),
@@ -260,9 +248,7 @@ fn without_password(url: &url::Url) -> url::Url {
 }
 
 fn sounds_secret(property: &str) -> bool {
-    ["password", "secret", "key.pem", "jaas", "token"]
-        .iter()
-        .any(|word| property.contains(word))
+    ["password", "secret", "key.pem", "jaas", "token"].iter().any(|word| property.contains(word))
 }
 
 /// A TOML basic string.

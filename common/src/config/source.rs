@@ -92,9 +92,7 @@ impl SourceConfig {
             path: section.path().to_owned(),
             name: section.name("name"),
             preset: section.placed_text("preset"),
-            hmac: section
-                .has("hmac")
-                .then(|| HmacConfig::read(section.section("hmac"))),
+            hmac: section.has("hmac").then(|| HmacConfig::read(section.section("hmac"))),
             secrets: section.key_materials("secrets"),
             allow_from: section.parsed("allow_from", "networks such as \"10.0.0.0/8\"", parse_network),
             public_url: section.placed_text("public_url"),
@@ -119,10 +117,7 @@ impl HmacConfig {
                 "tolerance",
                 std::time::Duration::from_secs(1)..=std::time::Duration::from_secs(30 * 86_400),
             )
-            .map(|value| Placed {
-                place: section.place_of("tolerance"),
-                value,
-            });
+            .map(|value| Placed { place: section.place_of("tolerance"), value });
         let hmac = Self {
             place: section.place().clone(),
             path: section.path().to_owned(),

@@ -74,11 +74,7 @@ impl ClientSettings {
         self.consumer(&mut config, group_id);
         config.set("isolation.level", "read_committed");
         let asked = |name: &str| self.properties.iter().any(|(property, _)| property == name);
-        if !self
-            .properties
-            .iter()
-            .any(|(name, value)| name == "group.protocol" && value == "consumer")
-        {
+        if !self.properties.iter().any(|(name, value)| name == "group.protocol" && value == "consumer") {
             if !asked("partition.assignment.strategy") {
                 config.set("partition.assignment.strategy", "cooperative-sticky");
             }
@@ -150,18 +146,12 @@ impl ClientSettings {
             .set("queued.min.messages", "20000")
             // Bounds what is fetched and not yet handed on, in KiB, over all partitions.
             .set("queued.max.messages.kbytes", "32768")
-            .set(
-                "max.partition.fetch.bytes",
-                self.max_record_bytes.max(1_048_576).to_string(),
-            );
+            .set("max.partition.fetch.bytes", self.max_record_bytes.max(1_048_576).to_string());
     }
 
     /// What comes first is overridden by what the user set, and that by what carries a promise.
     fn common(&self, client_id: &str) -> ClientConfig {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the one place that makes client configurations"
-        )]
+        #[expect(clippy::disallowed_methods, reason = "the one place that makes client configurations")]
         let mut config = ClientConfig::new();
         config
             // A broker that comes back is found again within two seconds, not ten.
@@ -174,9 +164,7 @@ impl ClientSettings {
         for (name, value) in &self.properties {
             config.set(name, value);
         }
-        config
-            .set("bootstrap.servers", &self.bootstrap_servers)
-            .set("client.id", client_id);
+        config.set("bootstrap.servers", &self.bootstrap_servers).set("client.id", client_id);
         // A topic that is missing must be found missing.
         config.set("allow.auto.create.topics", "false");
         config.set_log_level(RDKafkaLogLevel::Info);

@@ -45,12 +45,7 @@ impl Figures {
 
     /// The newest figures of all clients.
     pub fn all(&self) -> Vec<Arc<Statistics>> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 }
 

@@ -71,12 +71,7 @@ pub fn mismatches(
 ) -> Vec<KafkaFault> {
     let mut faults = Vec::new();
     for spec in specs {
-        let mut fault = |what: String| {
-            faults.push(KafkaFault {
-                topic: spec.name.clone(),
-                what,
-            })
-        };
+        let mut fault = |what: String| faults.push(KafkaFault { topic: spec.name.clone(), what });
         let Some(topic) = seen.get(&spec.name) else {
             fault("does not exist; `processor --create-topics` creates it".to_owned());
             continue;
@@ -88,9 +83,7 @@ pub fn mismatches(
             ));
         }
         if let Some(settings) = &topic.settings {
-            setting_faults(spec, settings, dedupe_window)
-                .into_iter()
-                .for_each(&mut fault);
+            setting_faults(spec, settings, dedupe_window).into_iter().for_each(&mut fault);
         }
     }
     faults
@@ -108,10 +101,7 @@ fn setting_faults(
     policies.sort_unstable();
     let policy = policies.join(",");
     if policy != spec.cleanup.policy() {
-        faults.push(format!(
-            "has cleanup.policy={policy}, and must have {}",
-            spec.cleanup.policy()
-        ));
+        faults.push(format!("has cleanup.policy={policy}, and must have {}", spec.cleanup.policy()));
     }
     if setting("message.timestamp.type") != "LogAppendTime" {
         faults.push(format!(
@@ -156,11 +146,7 @@ pub async fn verify(
 ) -> Result<(), TopologyError> {
     let names: Vec<_> = specs.iter().map(|spec| spec.name.clone()).collect();
     let faults = mismatches(specs, &describe(settings, &names).await?, dedupe_window);
-    if faults.is_empty() {
-        Ok(())
-    } else {
-        Err(TopologyError::Unfit(faults))
-    }
+    if faults.is_empty() { Ok(()) } else { Err(TopologyError::Unfit(faults)) }
 }
 
 /// Asks the cluster for all topics named in `names`; those that do not exist are left out.
@@ -168,29 +154,16 @@ pub async fn describe(
     settings: &ClientSettings,
     names: &[String],
 ) -> Result<BTreeMap<String, SeenTopic>, TopologyError> {
-    let unreachable = |error| TopologyError::Unreachable {
-        servers: settings.bootstrap_servers().to_owned(),
-        error,
-    };
+    let unreachable =
+        |error| TopologyError::Unreachable { servers: settings.bootstrap_servers().to_owned(), error };
     let admin = admin(settings).map_err(unreachable)?;
     let counts = partition_counts(admin.inner()).map_err(unreachable)?;
     let mut seen: BTreeMap<String, SeenTopic> = names
         .iter()
-        .filter_map(|name| {
-            Some((
-                name.clone(),
-                SeenTopic {
-                    partitions: *counts.get(name)?,
-                    settings: None,
-                },
-            ))
-        })
+        .filter_map(|name| Some((name.clone(), SeenTopic { partitions: *counts.get(name)?, settings: None })))
         .collect();
     let existing: Vec<String> = seen.keys().cloned().collect();
-    let resources: Vec<_> = existing
-        .iter()
-        .map(|name| ResourceSpecifier::Topic(name))
-        .collect();
+    let resources: Vec<_> = existing.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     match admin.describe_configs(&resources, &options()).await {
         Ok(answers) => {
             for (name, answer) in existing.iter().zip(answers) {
@@ -220,36 +193,22 @@ pub async fn create_missing(
     settings: &ClientSettings,
     specs: &[TopicSpec],
 ) -> Result<Vec<String>, TopologyError> {
-    let unreachable = |error| TopologyError::Unreachable {
-        servers: settings.bootstrap_servers().to_owned(),
-        error,
-    };
+    let unreachable =
+        |error| TopologyError::Unreachable { servers: settings.bootstrap_servers().to_owned(), error };
     let admin = admin(settings).map_err(unreachable)?;
     let existing = partition_counts(admin.inner()).map_err(unreachable)?;
-    let missing: Vec<_> = specs
-        .iter()
-        .filter(|spec| !existing.contains_key(&spec.name))
-        .collect();
+    let missing: Vec<_> = specs.iter().filter(|spec| !existing.contains_key(&spec.name)).collect();
     let wanted: Vec<_> = missing.iter().map(|spec| (spec, spec.settings())).collect();
     let topics: Vec<_> = wanted
         .iter()
         .map(|(spec, settings)| {
-            let topic = NewTopic::new(
-                &spec.name,
-                spec.partitions,
-                TopicReplication::Fixed(spec.replication_factor),
-            );
-            settings
-                .iter()
-                .fold(topic, |topic, (name, value)| topic.set(name, value))
+            let topic =
+                NewTopic::new(&spec.name, spec.partitions, TopicReplication::Fixed(spec.replication_factor));
+            settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value))
         })
         .collect();
     let mut created = Vec::new();
-    for answer in admin
-        .create_topics(&topics, &options())
-        .await
-        .map_err(unreachable)?
-    {
+    for answer in admin.create_topics(&topics, &options()).await.map_err(unreachable)? {
         match answer {
             Ok(name) => created.push(name),
             // Somebody else was faster; what exists is left alone.
@@ -264,20 +223,14 @@ pub async fn create_missing(
 pub fn partition_counts<C: ClientContext>(client: &Client<C>) -> Result<BTreeMap<String, i32>, KafkaError> {
     let metadata = client.fetch_metadata(None, PATIENCE)?;
     let count = |topic: &rdkafka::metadata::MetadataTopic| {
-        (
-            topic.name().to_owned(),
-            i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX),
-        )
+        (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
     };
     Ok(metadata.topics().iter().map(count).collect())
 }
 
 /// The retry tiers that exist under `prefix`, also those above the configured number.
 pub fn retry_tiers(topics: &BTreeMap<String, i32>, prefix: &str) -> Vec<u16> {
-    let mut tiers: Vec<_> = topics
-        .keys()
-        .filter_map(|name| Topic::retry_tier_of(name, prefix))
-        .collect();
+    let mut tiers: Vec<_> = topics.keys().filter_map(|name| Topic::retry_tier_of(name, prefix)).collect();
     tiers.sort_unstable();
     tiers
 }
@@ -287,17 +240,11 @@ fn admin(settings: &ClientSettings) -> Result<AdminClient<LoggingContext>, Kafka
 }
 
 fn options() -> AdminOptions {
-    AdminOptions::new()
-        .request_timeout(Some(PATIENCE))
-        .operation_timeout(Some(PATIENCE))
+    AdminOptions::new().request_timeout(Some(PATIENCE)).operation_timeout(Some(PATIENCE))
 }
 
 fn settings_of(resource: ConfigResource) -> BTreeMap<String, String> {
-    resource
-        .entries
-        .into_iter()
-        .filter_map(|entry| Some((entry.name, entry.value?)))
-        .collect()
+    resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect()
 }
 
 #[cfg(test)]
@@ -322,18 +269,9 @@ mod tests {
 
     fn as_created(specs: &[TopicSpec]) -> BTreeMap<String, SeenTopic> {
         let seen = |spec: &TopicSpec| {
-            let settings = spec
-                .settings()
-                .into_iter()
-                .map(|(name, value)| (name.to_owned(), value))
-                .collect();
-            (
-                spec.name.clone(),
-                SeenTopic {
-                    partitions: spec.partitions,
-                    settings: Some(settings),
-                },
-            )
+            let settings =
+                spec.settings().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            (spec.name.clone(), SeenTopic { partitions: spec.partitions, settings: Some(settings) })
         };
         specs.iter().map(seen).collect()
     }
@@ -341,19 +279,12 @@ mod tests {
     fn faults_after(change: impl FnOnce(&mut BTreeMap<String, SeenTopic>)) -> Vec<String> {
         let mut seen = as_created(&specs());
         change(&mut seen);
-        mismatches(&specs(), &seen, 7 * DAY)
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        mismatches(&specs(), &seen, 7 * DAY).iter().map(ToString::to_string).collect()
     }
 
     fn set(seen: &mut BTreeMap<String, SeenTopic>, topic: &str, name: &str, value: &str) {
         let topic = seen.get_mut(topic).unwrap();
-        topic
-            .settings
-            .as_mut()
-            .unwrap()
-            .insert(name.to_owned(), value.to_owned());
+        topic.settings.as_mut().unwrap().insert(name.to_owned(), value.to_owned());
     }
 
     #[test]

@@ -20,10 +20,7 @@ pub enum Verdict {
 
 /// Judges `error`, which a transaction's call gave.
 pub fn verdict(error: &KafkaError) -> Verdict {
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "not our enum, and the default is the safe one"
-    )]
+    #[expect(clippy::wildcard_enum_match_arm, reason = "not our enum, and the default is the safe one")]
     match error {
         KafkaError::Transaction(error) if error.is_fatal() => Verdict::NewProducer,
         KafkaError::Transaction(error) if error.txn_requires_abort() => Verdict::Abort,

@@ -87,14 +87,9 @@ impl AdminServer {
             })
         };
         let thread = spawn_thread("admin", serve).map_err(cannot)?;
-        let handle = receiver
-            .recv()
-            .map_err(|_| Failure::Usage("the admin listener did not start".to_owned()))?;
-        Ok(Self {
-            handle,
-            thread,
-            address,
-        })
+        let handle =
+            receiver.recv().map_err(|_| Failure::Usage("the admin listener did not start".to_owned()))?;
+        Ok(Self { handle, thread, address })
     }
 
     /// Where it listens; tells the port where the configuration left it open.
@@ -114,20 +109,16 @@ impl AdminServer {
 fn metrics(registry: &Registry) -> HttpResponse {
     let mut text = Vec::new();
     match TextEncoder::new().encode(&registry.gather(), &mut text) {
-        Ok(()) => HttpResponse::Ok()
-            .content_type("text/plain; version=0.0.4; charset=utf-8")
-            .body(text),
+        Ok(()) => HttpResponse::Ok().content_type("text/plain; version=0.0.4; charset=utf-8").body(text),
         Err(error) => HttpResponse::InternalServerError().body(error.to_string()),
     }
 }
 
 fn verdict(readiness: Readiness) -> HttpResponse {
     match readiness {
-        Ok(()) => HttpResponse::Ok()
-            .content_type(ContentType::plaintext())
-            .body("ok\n"),
-        Err(why) => HttpResponse::ServiceUnavailable()
-            .content_type(ContentType::plaintext())
-            .body(why + "\n"),
+        Ok(()) => HttpResponse::Ok().content_type(ContentType::plaintext()).body("ok\n"),
+        Err(why) => {
+            HttpResponse::ServiceUnavailable().content_type(ContentType::plaintext()).body(why + "\n")
+        }
     }
 }

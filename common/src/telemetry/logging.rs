@@ -37,8 +37,5 @@ pub fn start_logging(config: LogConfig) {
             .with_span_list(false)
             .boxed(),
     };
-    tracing_subscriber::registry()
-        .with(lines.with_filter(targets))
-        .try_init()
-        .ok();
+    tracing_subscriber::registry().with(lines.with_filter(targets)).try_init().ok();
 }

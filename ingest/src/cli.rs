@@ -1,0 +1,151 @@
+//! The command line of `ingest`: a published contract.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Parser, ValueEnum};
+use hookwell_common::config::{Config, Environment, Faults};
+use hookwell_common::kafka::ClientSettings;
+use hookwell_common::lifecycle::Failure;
+use hookwell_common::telemetry::{VERSION, start_logging};
+
+use crate::source::{Sources, resolve_all};
+use crate::{list_presets, run, send_test, verify_file};
+
+/// Receives webhooks: verifies them, puts them on Kafka, and answers 200 once Kafka has them.
+#[derive(Debug, Parser)]
+#[command(name = "ingest", version = VERSION)]
+#[command(group = ArgGroup::new("command").args(["check_config", "verify", "send_test", "list_presets"]))]
+pub struct Arguments {
+    /// The configuration, one TOML file for both programs.
+    #[arg(long, value_name = "FILE", default_value = "hookwell.toml")]
+    config: PathBuf,
+
+    /// Say what is wrong with the configuration, or print it as it is understood.
+    #[arg(long)]
+    check_config: bool,
+
+    /// Explain, offline and without Kafka, each step of verifying a request to SOURCE.
+    #[arg(long, value_name = "SOURCE", requires = "request")]
+    verify: Option<String>,
+
+    /// One HTTP/1.1 request as sent: request line, headers, empty line, body; "-" is standard input.
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    request: Option<PathBuf>,
+
+    /// When the request was received, RFC 3339 or Unix seconds; now where it is left out.
+    #[arg(long, value_name = "TIME", requires = "verify")]
+    at: Option<String>,
+
+    /// Sign as the sender of SOURCE would, post, and print each answer's status.
+    #[arg(long, value_name = "SOURCE")]
+    send_test: Option<String>,
+
+    /// How many events to send.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "send_test")]
+    count: u32,
+
+    /// The most to send in a time, such as 50/s.
+    #[arg(long, value_name = "N/s", requires = "send_test")]
+    rate: Option<String>,
+
+    /// The body to send.
+    #[arg(long, value_name = "FILE", requires = "send_test")]
+    body: Option<PathBuf>,
+
+    /// Send each event twice.
+    #[arg(long, requires = "send_test")]
+    duplicate: bool,
+
+    /// Alter the body after it is signed.
+    #[arg(long, requires = "send_test")]
+    tamper: bool,
+
+    /// Where to post; the configured listener where it is left out.
+    #[arg(long, value_name = "URL", requires = "send_test")]
+    url: Option<String>,
+
+    /// List the senders that are known by name.
+    #[arg(long)]
+    list_presets: bool,
+
+    /// How --verify and --list-presets print.
+    #[arg(long, value_enum, default_value = "text")]
+    output: Output,
+}
+
+/// How an answer is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+/// Does what `arguments` ask.
+pub fn execute(arguments: Arguments) -> Result<(), Failure> {
+    if arguments.list_presets {
+        return list_presets::list(arguments.output);
+    }
+    let environment = Environment::of_this_process();
+    let loaded = Loaded::load(&arguments.config, &environment)?;
+    if arguments.check_config {
+        return print(&loaded.config.to_string());
+    }
+    if let Some(name) = &arguments.verify {
+        let request =
+            verify_file::Request { file: arguments.request.as_deref(), at: arguments.at.as_deref() };
+        return verify_file::explain(&loaded, name, &request, arguments.output);
+    }
+    if let Some(name) = &arguments.send_test {
+        let plan = send_test::Plan {
+            count: arguments.count,
+            rate: arguments.rate.as_deref().map(send_test::parse_rate).transpose()?,
+            body: arguments.body.as_deref(),
+            duplicate: arguments.duplicate,
+            tamper: arguments.tamper,
+            url: arguments.url.as_deref(),
+        };
+        return send_test::send(&loaded, name, &plan);
+    }
+    start_logging(loaded.config.log);
+    run::run(loaded, arguments.config, environment)
+}
+
+/// A configuration without a fault, everything of it that ingest needs resolved.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the file says.
+    pub config: Config,
+    /// The senders.
+    pub sources: Sources,
+    /// What all Kafka clients have in common.
+    pub clients: ClientSettings,
+}
+
+impl Loaded {
+    /// Reads and resolves the file at `path`; every fault of it at once.
+    pub fn load(path: &std::path::Path, environment: &Environment) -> Result<Self, Failure> {
+        let mut faults = Faults::default();
+        let config = Config::load(path, environment, &mut faults);
+        let sources = resolve_all(&config, environment, &mut faults);
+        let clients = ClientSettings::resolve(&config, environment, &mut faults);
+        Ok(faults.into_result(Self { config, sources, clients })?)
+    }
+
+    /// The source called `name`.
+    pub fn source(&self, name: &str) -> Result<&crate::source::Source, Failure> {
+        self.sources.get(name).ok_or_else(|| {
+            let mut known: Vec<_> = self.sources.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            Failure::Usage(format!("there is no source {name:?}; configured: {}", known.join(", ")))
+        })
+    }
+}
+
+/// Prints an answer to standard output.
+#[expect(clippy::print_stdout, reason = "the answer of a command")]
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    println!("{}", text.trim_end());
+    Ok(())
+}

@@ -1,0 +1,275 @@
+//! What ingest counts. Names are a published contract (`docs/metrics.md`); labels come from the
+//! configuration only, and every counter is there from the start, at zero.
+
+use std::collections::HashMap;
+
+use hookwell_common::config::UNKNOWN_NAME;
+use hookwell_common::kafka::Figures;
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
+    Registry,
+};
+
+use crate::rejection::Rejection;
+use crate::source::Source;
+
+/// Requests by what became of them. Labels: `source`, `outcome`.
+pub const REQUESTS_TOTAL: &str = "hookwell_ingest_requests_total";
+/// Seconds from the first byte of a request to its answer. Labels: `source`.
+pub const REQUEST_SECONDS: &str = "hookwell_ingest_request_seconds";
+/// Seconds from handing an event to Kafka to its acknowledgement.
+pub const PUBLISH_SECONDS: &str = "hookwell_ingest_publish_seconds";
+/// Requests that are being answered.
+pub const IN_FLIGHT: &str = "hookwell_ingest_in_flight";
+/// Verified requests by the secret that fitted. Labels: `source`, `secret` (its id, or its place
+/// in the list).
+pub const SECRET_MATCHES_TOTAL: &str = "hookwell_ingest_secret_matches_total";
+/// When the newest event was accepted, seconds since the epoch; 0 for none yet. Labels: `source`.
+pub const LAST_EVENT_TIMESTAMP_SECONDS: &str = "hookwell_ingest_last_event_timestamp_seconds";
+/// Events that wait in the local spool.
+pub const SPOOL_EVENTS: &str = "hookwell_ingest_spool_events";
+/// Requests kept in quarantine. Labels: `source`.
+pub const QUARANTINED_TOTAL: &str = "hookwell_ingest_quarantined_total";
+/// Bytes of bodies that are being received or published.
+pub const BUFFERED_BYTES: &str = "hookwell_ingest_buffered_bytes";
+/// Records that wait in librdkafka for Kafka.
+pub const KAFKA_QUEUE_RECORDS: &str = "hookwell_ingest_kafka_queue_records";
+/// Bytes of those records.
+pub const KAFKA_QUEUE_BYTES: &str = "hookwell_ingest_kafka_queue_bytes";
+/// Brokers with which a connection stands.
+pub const KAFKA_BROKERS_UP: &str = "hookwell_ingest_kafka_brokers_up";
+
+/// Every name.
+pub const ALL: &[&str] = &[
+    REQUESTS_TOTAL,
+    REQUEST_SECONDS,
+    PUBLISH_SECONDS,
+    IN_FLIGHT,
+    SECRET_MATCHES_TOTAL,
+    LAST_EVENT_TIMESTAMP_SECONDS,
+    SPOOL_EVENTS,
+    QUARANTINED_TOTAL,
+    BUFFERED_BYTES,
+    KAFKA_QUEUE_RECORDS,
+    KAFKA_QUEUE_BYTES,
+    KAFKA_BROKERS_UP,
+];
+
+/// The outcome label of an accepted request.
+pub const ACCEPTED: &str = "accepted";
+
+/// From a fraction of a millisecond to longer than any sender waits.
+const SECONDS_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// Everything that ingest counts.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    requests: IntCounterVec,
+    request_seconds: HistogramVec,
+    secret_matches: IntCounterVec,
+    last_event: GaugeVec,
+    quarantined: IntCounterVec,
+    /// [`PUBLISH_SECONDS`].
+    pub publish_seconds: Histogram,
+    /// [`IN_FLIGHT`].
+    pub in_flight: IntGauge,
+    /// [`BUFFERED_BYTES`].
+    pub buffered_bytes: IntGauge,
+    kafka_queue_records: IntGauge,
+    kafka_queue_bytes: IntGauge,
+    kafka_brokers_up: IntGauge,
+    /// What counts for no source of the configuration.
+    pub unknown: SourceMeters,
+}
+
+/// The counters of one source, looked up once.
+#[derive(Clone, Debug)]
+pub struct SourceMeters {
+    accepted: IntCounter,
+    rejected: HashMap<Rejection, IntCounter>,
+    secret_matches: Vec<IntCounter>,
+    /// [`REQUEST_SECONDS`].
+    pub request_seconds: Histogram,
+    /// [`LAST_EVENT_TIMESTAMP_SECONDS`].
+    pub last_event: Gauge,
+}
+
+impl Metrics {
+    /// Registers everything with `registry`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let requests = register(
+            registry,
+            IntCounterVec::new(
+                opts(REQUESTS_TOTAL, "Requests by what became of them."),
+                &["source", "outcome"],
+            )?,
+        )?;
+        let seconds = HistogramOpts::new(REQUEST_SECONDS, "From the first byte of a request to its answer.");
+        let request_seconds =
+            register(registry, HistogramVec::new(seconds.buckets(SECONDS_BUCKETS.to_vec()), &["source"])?)?;
+        let secret_matches = register(
+            registry,
+            IntCounterVec::new(
+                opts(SECRET_MATCHES_TOTAL, "Verified requests by the secret that fitted."),
+                &["source", "secret"],
+            )?,
+        )?;
+        let last_event = register(
+            registry,
+            GaugeVec::new(
+                opts(LAST_EVENT_TIMESTAMP_SECONDS, "When the newest event was accepted."),
+                &["source"],
+            )?,
+        )?;
+        let quarantined = register(
+            registry,
+            IntCounterVec::new(opts(QUARANTINED_TOTAL, "Requests kept in quarantine."), &["source"])?,
+        )?;
+        let seconds =
+            HistogramOpts::new(PUBLISH_SECONDS, "From handing an event to Kafka to its acknowledgement.");
+        let publish_seconds =
+            register(registry, Histogram::with_opts(seconds.buckets(SECONDS_BUCKETS.to_vec()))?)?;
+        register(registry, IntGauge::with_opts(opts(SPOOL_EVENTS, "Events that wait in the local spool."))?)?;
+        let unknown =
+            SourceMeters::new(UNKNOWN_NAME, &[], &requests, &request_seconds, &secret_matches, &last_event);
+        Ok(Self {
+            publish_seconds,
+            in_flight: register(
+                registry,
+                IntGauge::with_opts(opts(IN_FLIGHT, "Requests that are being answered."))?,
+            )?,
+            buffered_bytes: register(
+                registry,
+                IntGauge::with_opts(opts(BUFFERED_BYTES, "Bytes of bodies in memory."))?,
+            )?,
+            kafka_queue_records: register(
+                registry,
+                IntGauge::with_opts(opts(KAFKA_QUEUE_RECORDS, "Records that wait for Kafka."))?,
+            )?,
+            kafka_queue_bytes: register(
+                registry,
+                IntGauge::with_opts(opts(KAFKA_QUEUE_BYTES, "Bytes of records that wait for Kafka."))?,
+            )?,
+            kafka_brokers_up: register(
+                registry,
+                IntGauge::with_opts(opts(KAFKA_BROKERS_UP, "Brokers with which a connection stands."))?,
+            )?,
+            requests,
+            request_seconds,
+            secret_matches,
+            last_event,
+            quarantined,
+            unknown,
+        })
+    }
+
+    /// The counters of `source`, from now on there at zero.
+    pub fn of_source(&self, source: &Source) -> SourceMeters {
+        let name = source.name.as_str();
+        self.quarantined.with_label_values(&[name]);
+        let secrets: Vec<_> = source.keys.iter().map(|key| key.label.as_str()).collect();
+        SourceMeters::new(
+            name,
+            &secrets,
+            &self.requests,
+            &self.request_seconds,
+            &self.secret_matches,
+            &self.last_event,
+        )
+    }
+
+    /// Takes over librdkafka's own figures.
+    pub fn show_figures(&self, figures: &Figures) {
+        for client in figures.all() {
+            self.kafka_queue_records.set(i64::try_from(client.msg_cnt).unwrap_or(i64::MAX));
+            self.kafka_queue_bytes.set(i64::try_from(client.msg_size).unwrap_or(i64::MAX));
+            let up =
+                client.brokers.values().filter(|broker| broker.nodeid >= 0 && broker.state == "UP").count();
+            self.kafka_brokers_up.set(i64::try_from(up).unwrap_or(i64::MAX));
+        }
+    }
+}
+
+impl SourceMeters {
+    fn new(
+        source: &str,
+        secrets: &[&str],
+        requests: &IntCounterVec,
+        request_seconds: &HistogramVec,
+        secret_matches: &IntCounterVec,
+        last_event: &GaugeVec,
+    ) -> Self {
+        let rejected =
+            |rejection: Rejection| (rejection, requests.with_label_values(&[source, rejection.label()]));
+        Self {
+            accepted: requests.with_label_values(&[source, ACCEPTED]),
+            rejected: Rejection::ALL.into_iter().map(rejected).collect(),
+            secret_matches: secrets
+                .iter()
+                .map(|secret| secret_matches.with_label_values(&[source, secret]))
+                .collect(),
+            request_seconds: request_seconds.with_label_values(&[source]),
+            last_event: last_event.with_label_values(&[source]),
+        }
+    }
+
+    /// Counts what became of a request.
+    pub fn count(&self, outcome: Result<(), Rejection>) {
+        match outcome {
+            Ok(()) => self.accepted.inc(),
+            Err(rejection) => {
+                if let Some(counter) = self.rejected.get(&rejection) {
+                    counter.inc();
+                }
+            }
+        }
+    }
+
+    /// Counts which secret fitted.
+    pub fn count_secret(&self, index: usize) {
+        if let Some(counter) = self.secret_matches.get(index) {
+            counter.inc();
+        }
+    }
+}
+
+fn opts(name: &str, help: &str) -> Opts {
+    Opts::new(name, help)
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Change this list only with the dashboards and `docs/metrics.md` in hand.
+    #[test]
+    fn metric_names_are_a_published_contract() {
+        assert!(ALL.iter().all(|name| name.starts_with("hookwell_ingest_")));
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        metrics.quarantined.with_label_values(&["x"]);
+        metrics.secret_matches.with_label_values(&["x", "0"]);
+        let mut registered: Vec<_> =
+            registry.gather().iter().map(|family| family.name().to_owned()).collect();
+        let mut all = ALL.to_vec();
+        registered.sort();
+        all.sort_unstable();
+        assert_eq!(registered, all);
+    }
+
+    #[test]
+    fn every_outcome_is_there_at_zero_from_the_start() {
+        let registry = Registry::new();
+        Metrics::register(&registry).unwrap();
+        let families = registry.gather();
+        let requests = families.iter().find(|family| family.name() == REQUESTS_TOTAL).unwrap();
+        assert_eq!(requests.get_metric().len(), Rejection::ALL.len() + 1);
+    }
+}

@@ -1,0 +1,177 @@
+//! Event to Ack, on the broker's word: the only thing that ingest does with Kafka.
+//!
+//! [`Publisher::publish`] resolves on the delivery report, whose own error is the answer; a
+//! record that was merely enqueued is nothing yet. A full queue sheds at once, and nothing waits
+//! for longer than the sender would.
+
+use std::time::Duration;
+
+use hookwell_common::event::Event;
+use hookwell_common::failpoint;
+use hookwell_common::identity::Identity;
+use hookwell_common::kafka::{
+    ClientSettings, Figures, Statistics, headers_of, log_client_error, log_client_line,
+};
+use hookwell_common::record::{Passage, record_key};
+use rdkafka::ClientContext;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+/// Where an event lies on Kafka, which has acknowledged it with `acks=all`.
+///
+/// Invariant: made of a delivery report alone, so holding one is the proof.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ack {
+    partition: i32,
+    offset: i64,
+}
+
+impl Ack {
+    /// The partition.
+    pub fn partition(self) -> i32 {
+        self.partition
+    }
+
+    /// The offset.
+    pub fn offset(self) -> i64 {
+        self.offset
+    }
+}
+
+/// Why there is no [`Ack`]. The event may lie on Kafka all the same: the sender sends it again,
+/// and state absorbs the copy.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PublishError {
+    /// Too much waits for Kafka already.
+    #[error("the queue to Kafka is full")]
+    QueueFull,
+    /// Kafka did not acknowledge in time.
+    #[error("Kafka did not acknowledge in time")]
+    TimedOut,
+    /// Kafka refused.
+    #[error("Kafka refused the event: {0}")]
+    Refused(KafkaError),
+}
+
+/// Puts events on Kafka.
+pub struct Publisher {
+    producer: ThreadedProducer<Reports>,
+    topic: String,
+    partitions: i32,
+    timeout: Duration,
+}
+
+impl std::fmt::Debug for Publisher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Publisher").field("topic", &self.topic).finish()
+    }
+}
+
+impl Publisher {
+    /// A producer for `topic`, which has `partitions`. An event that is not acknowledged within
+    /// `timeout` is given up.
+    pub fn new(
+        settings: &ClientSettings,
+        topic: String,
+        partitions: i32,
+        timeout: Duration,
+        figures: Figures,
+    ) -> Result<Self, KafkaError> {
+        let config = settings.ingest_producer(timeout);
+        let producer = ThreadedProducer::from_config_and_context(&config, Reports { figures })?;
+        Ok(Self { producer, topic, partitions, timeout })
+    }
+
+    /// Puts `event` on Kafka, and waits for the acknowledgement.
+    pub async fn publish(&self, event: &Event, identity: &Identity) -> Result<Ack, PublishError> {
+        let answer = self.enqueue(event, identity)?;
+        match tokio::time::timeout(self.timeout, answer).await {
+            Ok(Ok(report)) => {
+                failpoint::hit("ingest-acknowledged");
+                report
+            }
+            // The reports' thread is gone, or slower than the sender: either way nobody knows.
+            Ok(Err(_)) | Err(_) => Err(PublishError::TimedOut),
+        }
+    }
+
+    /// Waits until nothing is under way any more, or `timeout` has passed.
+    pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
+        self.producer.flush(timeout)
+    }
+
+    /// Whether Kafka answers and has the topic as it should be.
+    pub fn probe(&self, timeout: Duration) -> Result<(), String> {
+        let metadata = self.producer.client().fetch_metadata(Some(&self.topic), timeout);
+        let metadata = metadata.map_err(|error| format!("Kafka does not answer: {error}"))?;
+        let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        match found.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions().len()) {
+            None => {
+                Err(format!("topic {} does not exist; `processor --create-topics` creates it", self.topic))
+            }
+            Some(count) if i32::try_from(count) != Ok(self.partitions) => Err(format!(
+                "topic {} has {count} partitions, and kafka.partitions is {}",
+                self.topic, self.partitions
+            )),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn enqueue(&self, event: &Event, identity: &Identity) -> Result<oneshot::Receiver<Report>, PublishError> {
+        let key = record_key(&event.source, &event.id);
+        let (sender, receiver) = oneshot::channel();
+        let record = BaseRecord::with_opaque_to(&self.topic, Box::new(sender))
+            .partition(identity.partition(self.partitions))
+            .key(&key)
+            .payload(event.body.as_ref())
+            .headers(headers_of(event, &Passage::default()));
+        match self.producer.send(record) {
+            Ok(()) => Ok(receiver),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
+                Err(PublishError::QueueFull)
+            }
+            Err((error, _)) => Err(PublishError::Refused(error)),
+        }
+    }
+}
+
+type Report = Result<Ack, PublishError>;
+
+/// Hands each delivery report to the request that waits for it.
+struct Reports {
+    figures: Figures,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_client_line(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.figures.put(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_client_error(&error, reason);
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Box<oneshot::Sender<Report>>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
+        let report = match result {
+            Ok(record) => Ok(Ack { partition: record.partition(), offset: record.offset() }),
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _)) => {
+                Err(PublishError::TimedOut)
+            }
+            Err((error, _)) => Err(PublishError::Refused(error.clone())),
+        };
+        // A request that no longer waits was answered 503.
+        waiting.send(report).ok();
+    }
+}

@@ -1,0 +1,216 @@
+//! The life of the receiving program: verify the topics, listen, reload, stop.
+
+use std::io;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use arc_swap::ArcSwap;
+use hookwell_common::config::Environment;
+use hookwell_common::kafka::{Figures, TopologyError, verify};
+use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, spawn_thread};
+use hookwell_common::telemetry::{AdminServer, Health, Readiness, Registry, register_build_info};
+use hookwell_common::topics::Topic;
+
+use crate::body::Budget;
+use crate::cli::Loaded;
+use crate::metrics::Metrics;
+use crate::publish::Publisher;
+use crate::receive::{Gateway, Limits, Senders, Unique, receive};
+use crate::rejection::Rejection;
+use crate::respond;
+use crate::source::Sources;
+
+/// How often Kafka is asked whether it is there, and how long it may take.
+const PROBE_INTERVAL: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Receives until told to stop.
+pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Result<(), Failure> {
+    let config = loaded.config.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
+    let specs = config.topic_plan().specs();
+    let relevant: Vec<_> = specs.into_iter().filter(|spec| spec.topic == Topic::Events).collect();
+    runtime.block_on(verify(&loaded.clients, &relevant, config.processor.dedupe_window))?;
+
+    let registry = Registry::new();
+    let figures = Figures::default();
+    let gateway = Arc::new(build(loaded, &registry, figures.clone())?);
+    let status = Arc::new(Status { kafka: Mutex::new(Ok(())), gateway: Arc::clone(&gateway), figures });
+    let listener = listen(&config.ingest.listen.to_string())?;
+    let admin =
+        AdminServer::start(config.ingest.admin_listen, registry, Arc::clone(&status) as Arc<dyn Health>)?;
+    watch_kafka(Arc::clone(&status)).map_err(cannot_start)?;
+    tracing::info!(listen = %config.ingest.listen, admin = %admin.address(), sources = config.sources.len(), "receiving");
+
+    let served = actix_web::rt::System::new().block_on(serve(
+        listener,
+        &config,
+        Arc::clone(&gateway),
+        move |signal, server| match signal {
+            Signal::Stop => stop(&gateway, server),
+            Signal::Reload => reload(&gateway, &config_path, &environment),
+        },
+    ));
+    served.map_err(cannot_start)?;
+    let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
+    admin.stop();
+    tracing::info!("stopped");
+    flushed.map_err(|error| {
+        Failure::Kafka(format!("not everything under way was acknowledged before the end: {error}"))
+    })
+}
+
+fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gateway, Failure> {
+    let metrics = register_build_info(registry, "ingest").and_then(|()| Metrics::register(registry));
+    let metrics =
+        metrics.map_err(|error| Failure::Usage(format!("the metrics could not be set up: {error}")))?;
+    let config = &loaded.config;
+    let topic = Topic::Events.name(&config.kafka.topic_prefix);
+    let servers = loaded.clients.bootstrap_servers().to_owned();
+    let publisher = Publisher::new(
+        &loaded.clients,
+        topic,
+        config.kafka.partitions,
+        config.ingest.publish_timeout,
+        figures,
+    )
+    .map_err(|error| TopologyError::Unreachable { servers, error })?;
+    let clock = Clock::start();
+    Ok(Gateway {
+        senders: ArcSwap::from_pointee(with_meters(loaded.sources, &metrics)),
+        publisher,
+        metrics,
+        budget: Budget::new(config.ingest.max_buffered_bytes),
+        limits: Limits {
+            max_body_bytes: config.ingest.max_body_bytes,
+            read_timeout: config.ingest.read_timeout,
+            trusted_proxies: config.ingest.trusted_proxies.clone(),
+        },
+        stopping: AtomicBool::new(false),
+        unique: Unique::new(clock.now()),
+        clock,
+    })
+}
+
+fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
+    let meters = |(name, source)| {
+        let meters = metrics.of_source(&source);
+        (name, (source, meters))
+    };
+    sources.into_iter().map(meters).collect()
+}
+
+async fn serve(
+    listener: TcpListener,
+    config: &hookwell_common::config::Config,
+    gateway: Arc<Gateway>,
+    react: impl Fn(Signal, &ServerHandle) + Send + 'static,
+) -> io::Result<()> {
+    let shared = web::Data::new(gateway);
+    let app = move || {
+        App::new()
+            .app_data(shared.clone())
+            .route("/webhooks/{source}", web::route().to(receive))
+            .default_service(web::to(async || respond::rejected(Rejection::UnknownSource)))
+    };
+    let mut server = HttpServer::new(app)
+        .disable_signals()
+        .keep_alive(Duration::from_secs(75))
+        .client_request_timeout(config.ingest.read_timeout)
+        .client_disconnect_timeout(Duration::from_secs(2))
+        .shutdown_timeout(config.ingest.shutdown_timeout.as_secs())
+        .backlog(4096);
+    if config.ingest.workers > 0 {
+        server = server.workers(config.ingest.workers);
+    }
+    let server = server.listen(listener)?.run();
+    let handle = server.handle();
+    on_signals(move |signal| react(signal, &handle))?;
+    server.await
+}
+
+fn stop(gateway: &Gateway, server: &ServerHandle) {
+    tracing::info!("told to stop: answering what is in flight");
+    gateway.stopping.store(true, Ordering::Relaxed);
+    drop(server.stop(true));
+}
+
+/// Swaps the senders for those of the configuration as it is now. A broken one is refused, and
+/// what runs keeps running.
+fn reload(gateway: &Gateway, path: &std::path::Path, environment: &Environment) {
+    match Loaded::load(path, environment) {
+        Ok(loaded) => {
+            let count = loaded.sources.len();
+            gateway.senders.store(Arc::new(with_meters(loaded.sources, &gateway.metrics)));
+            tracing::info!(
+                sources = count,
+                "reloaded sources and secrets; the rest takes effect at the next start"
+            );
+        }
+        Err(failure) => tracing::error!("not reloaded, and what was read before still counts: {failure}"),
+    }
+}
+
+fn listen(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|error| {
+        Failure::Usage(format!(
+            "ingest.listen = {address:?} cannot be listened on: {error}; is the port taken?"
+        ))
+    })
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::Usage(format!("cannot start: {error}"))
+}
+
+/// What ingest tells of itself.
+struct Status {
+    kafka: Mutex<Readiness>,
+    gateway: Arc<Gateway>,
+    figures: Figures,
+}
+
+impl Health for Status {
+    fn live(&self) -> Readiness {
+        Ok(())
+    }
+
+    fn ready(&self) -> Readiness {
+        if self.gateway.stopping.load(Ordering::Relaxed) {
+            return Err("about to end".to_owned());
+        }
+        self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn refresh(&self) {
+        self.gateway.metrics.show_figures(&self.figures);
+        self.gateway
+            .metrics
+            .buffered_bytes
+            .set(i64::try_from(self.gateway.budget.used()).unwrap_or(i64::MAX));
+    }
+}
+
+/// Asks Kafka now and then whether it is there, on a thread of its own, for the question blocks.
+fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
+    let watch = move || {
+        while !status.gateway.stopping.load(Ordering::Relaxed) {
+            let found = status.gateway.publisher.probe(PROBE_TIMEOUT);
+            let mut known = status.kafka.lock().unwrap_or_else(PoisonError::into_inner);
+            match (&*known, &found) {
+                (Ok(()), Err(why)) => tracing::warn!("not ready: {why}"),
+                (Err(_), Ok(())) => tracing::info!("ready again"),
+                (Ok(()), Ok(())) | (Err(_), Err(_)) => {}
+            }
+            *known = found;
+            drop(known);
+            std::thread::sleep(PROBE_INTERVAL);
+        }
+    };
+    spawn_thread("probe", watch).map(drop)
+}

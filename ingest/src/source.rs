@@ -1,0 +1,226 @@
+//! A configured sender, resolved: how it signs, with which keys, and where its events' ids and
+//! types lie.
+
+use std::collections::HashMap;
+use std::num::NonZeroU32;
+
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use hookwell_common::config::{Config, Environment, EventIdMissing, Faults, Place, Placed, SourceConfig};
+use hookwell_common::event::Name;
+use ipnet::IpNet;
+
+use crate::verify::preset::{self, Preset};
+use crate::verify::recipe::{Recipe, SigningKey};
+use crate::verify::value::{Pointers, ValueRule};
+use crate::verify::words::header_name;
+
+/// A sender, ready to be verified.
+#[derive(Debug)]
+pub struct Source {
+    /// Its name.
+    pub name: Name,
+    /// How it signs.
+    pub recipe: Recipe,
+    /// Its active secrets, in the order of the configuration.
+    pub keys: Vec<SigningKey>,
+    /// Who may send; empty: anybody.
+    pub allow_from: Vec<IpNet>,
+    /// The URL that the sender was given; empty where its scheme signs none.
+    pub public_url: String,
+    /// Where the event id lies.
+    pub event_id: ValueRule,
+    /// What to do with an event that has none.
+    pub event_id_missing: EventIdMissing,
+    /// Where the event type lies; `None`: all are of one type.
+    pub event_type: Option<ValueRule>,
+    /// What of the body both rules look at.
+    pub pointers: Pointers,
+    /// The sender's headers that are kept, in lower case.
+    pub keep_headers: Vec<String>,
+    /// The bound on verified events.
+    pub rate_limit: Option<DefaultDirectRateLimiter>,
+}
+
+/// All senders, by name.
+pub type Sources = HashMap<String, Source>;
+
+/// Resolves every source of `config`; what is wrong goes to `faults`.
+pub fn resolve_all(config: &Config, environment: &Environment, faults: &mut Faults) -> Sources {
+    let resolved = config.sources.iter().filter_map(|source| Source::resolve(source, environment, faults));
+    resolved.map(|source| (source.name.as_str().to_owned(), source)).collect()
+}
+
+impl Source {
+    /// Resolves one source; `None` where `faults` says why.
+    pub fn resolve(config: &SourceConfig, environment: &Environment, faults: &mut Faults) -> Option<Self> {
+        let preset = resolve_preset(config, faults);
+        let recipe = resolve_recipe(config, preset, faults);
+        let keys = resolve_keys(config, recipe.as_ref(), environment, faults);
+        let public_url = resolve_url(config, recipe.as_ref(), faults);
+        let event_id = config.event_id.as_ref();
+        let default_id = preset.map_or("body-hash", |preset| preset.event_id.as_str());
+        let event_id = resolve_rule(config, "event_id", event_id, Some(default_id), faults);
+        let event_type = config.event_type.as_ref();
+        let default_type = preset.map(|preset| preset.event_type.as_str());
+        let event_type = resolve_rule(config, "event_type", event_type, default_type, faults);
+        let keep_headers = resolve_kept(config, preset, faults);
+        let places = event_id.iter().chain(&event_type).flat_map(ValueRule::places);
+        let pointers = Pointers::of(places);
+        let per_second = config.rate_limit.and_then(NonZeroU32::new);
+        Some(Self {
+            name: config.name.clone(),
+            recipe: recipe?,
+            keys,
+            allow_from: config.allow_from.clone(),
+            public_url,
+            event_id: event_id?,
+            event_id_missing: config.event_id_missing,
+            event_type,
+            pointers,
+            keep_headers,
+            rate_limit: per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+        })
+    }
+}
+
+fn resolve_preset(config: &SourceConfig, faults: &mut Faults) -> Option<&'static Preset> {
+    let name = config.preset.as_ref()?;
+    let found = preset::all().get(&name.value);
+    if found.is_none() {
+        let known: Vec<_> = preset::all().keys().map(String::as_str).collect();
+        let what = format!(
+            "there is no preset {:?}; known: {}; for another sender write [sources.hmac]",
+            name.value,
+            known.join(", ")
+        );
+        faults.add(&name.place, format!("{}.preset", config.path), what);
+    }
+    found
+}
+
+fn resolve_recipe(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Faults) -> Option<Recipe> {
+    match (&config.preset, &config.hmac) {
+        (Some(named), Some(_)) => {
+            let what = "stands beside [sources.hmac], and only one of the two can say how the sender signs; remove one";
+            faults.add(&named.place, format!("{}.preset", config.path), what);
+            None
+        }
+        (Some(_), None) => preset.map(Recipe::of_preset),
+        (None, Some(hmac)) => Recipe::of_config(hmac, faults),
+        (None, None) => {
+            let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset or [sources.hmac]";
+            faults.add(&config.place, config.path.clone(), what);
+            None
+        }
+    }
+}
+
+fn resolve_keys(
+    config: &SourceConfig,
+    recipe: Option<&Recipe>,
+    environment: &Environment,
+    faults: &mut Faults,
+) -> Vec<SigningKey> {
+    if config.secrets.is_empty() {
+        let what = "is empty; name at least one secret, as { env = \"NAME\" } or { file = \"PATH\" }";
+        faults.add(&config.place, format!("{}.secrets", config.path), what);
+    }
+    let mut keys = Vec::with_capacity(config.secrets.len());
+    for (index, material) in config.secrets.iter().enumerate() {
+        let Some(secret) = material.resolve(environment, faults) else { continue };
+        let label = material.id.clone().unwrap_or_else(|| index.to_string());
+        let Some(recipe) = recipe else { continue };
+        match recipe.key(label, secret.reveal()) {
+            Some(key) => keys.push(key),
+            None => {
+                let what = format!(
+                    "{} does not hold a key as this sender shows it ({})",
+                    material.origin,
+                    recipe.key_words()
+                );
+                faults.add(&material.place, material.key.clone(), what);
+            }
+        }
+    }
+    keys
+}
+
+fn resolve_url(config: &SourceConfig, recipe: Option<&Recipe>, faults: &mut Faults) -> String {
+    match &config.public_url {
+        Some(url) => {
+            if url::Url::parse(&url.value).is_err() {
+                faults.add(
+                    &url.place,
+                    format!("{}.public_url", config.path),
+                    "must be the whole URL that the sender was given",
+                );
+            }
+            url.value.clone()
+        }
+        None => {
+            if recipe.is_some_and(Recipe::covers_url) {
+                let what =
+                    "is missing, and this sender signs its URL; set it to the URL that the sender was given";
+                faults.add(&config.place, format!("{}.public_url", config.path), what);
+            }
+            String::new()
+        }
+    }
+}
+
+fn resolve_rule(
+    config: &SourceConfig,
+    key: &str,
+    placed: Option<&Placed<String>>,
+    default: Option<&str>,
+    faults: &mut Faults,
+) -> Option<ValueRule> {
+    let (words, place): (&str, &Place) = match placed {
+        Some(placed) => (&placed.value, &placed.place),
+        None => (default?, &config.place),
+    };
+    let rule = ValueRule::from_words(words);
+    if rule.is_none() {
+        faults.add(
+            place,
+            format!("{}.{key}", config.path),
+            format!("must be {}, and is {words:?}", ValueRule::GRAMMAR),
+        );
+    }
+    rule
+}
+
+fn resolve_kept(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Faults) -> Vec<String> {
+    let names = match &config.keep_headers {
+        Some(names) => names.clone(),
+        None => preset.map(|preset| preset.keep_headers.clone()).unwrap_or_default(),
+    };
+    for name in &names {
+        if header_name(name).is_none() {
+            faults.add(
+                &config.place,
+                format!("{}.keep_headers", config.path),
+                format!("{name:?} is no header's name"),
+            );
+        }
+    }
+    // A body that was compressed before it was signed stays so, and its reader must know.
+    let always = ["content-encoding".to_owned()];
+    let mut all: Vec<_> = names.into_iter().chain(always).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+impl Source {
+    /// The URL that was signed: the configured one, with the query of the request where the
+    /// configured one has none of its own.
+    pub fn signed_url<'s>(&'s self, query: Option<&str>) -> std::borrow::Cow<'s, str> {
+        match query {
+            Some(query) if !query.is_empty() && !self.public_url.contains('?') => {
+                format!("{}?{query}", self.public_url).into()
+            }
+            _ => self.public_url.as_str().into(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! UnverifiedRequest to VerifiedRequest: the door.
+
+pub mod content;
+pub mod explain;
+pub mod preset;
+pub mod recipe;
+pub mod request;
+pub mod sign;
+pub mod signature;
+pub mod value;
+pub(crate) mod words;
+
+use explain::{Step, Trace};
+use recipe::MatchedKey;
+use request::UnverifiedRequest;
+
+use crate::rejection::Rejection;
+use crate::source::Source;
+
+/// A request that one of its source's active keys signed, within its window.
+///
+/// Invariant: [`verify`] is the only constructor, so holding one is the proof.
+///
+/// ```compile_fail
+/// use hookwell_ingest::source::Source;
+/// use hookwell_ingest::verify::{VerifiedRequest, recipe::MatchedKey, request::UnverifiedRequest};
+///
+/// fn forge<'r>(request: UnverifiedRequest<'r>, source: &'r Source) -> VerifiedRequest<'r> {
+///     VerifiedRequest { request, source, key: MatchedKey(0) }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct VerifiedRequest<'r> {
+    request: UnverifiedRequest<'r>,
+    source: &'r Source,
+    key: MatchedKey,
+}
+
+impl<'r> VerifiedRequest<'r> {
+    /// What was signed, and the rest of the request.
+    pub fn request(&self) -> &UnverifiedRequest<'r> {
+        &self.request
+    }
+
+    /// Who signed it.
+    pub fn source(&self) -> &'r Source {
+        self.source
+    }
+
+    /// With which of the source's keys.
+    pub fn key(&self) -> MatchedKey {
+        self.key
+    }
+}
+
+/// Vouches for `request` if `source` signed it. Pure: the time is the request's.
+pub fn verify<'r>(
+    request: UnverifiedRequest<'r>,
+    source: &'r Source,
+    trace: &mut impl Trace,
+) -> Result<VerifiedRequest<'r>, Rejection> {
+    if request.method != "POST" {
+        return Err(trace.failed(Step::Method, Rejection::MethodNotAllowed, || {
+            format!("{} is not used by this source", request.method)
+        }));
+    }
+    let url = source.signed_url(request.query);
+    let key = source.recipe.verify(&request, &url, &source.keys, trace)?;
+    Ok(VerifiedRequest { request, source, key })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,222 @@
+//! Requests that no sender would send, and configurations that nobody should run.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::verify::preset;
+
+const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
+const BODY: &[u8] = br#"{"id":"evt_1","type":"ping"}"#;
+
+fn secret(preset: &str) -> &'static str {
+    if preset == "standard-webhooks" { "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw" } else { "s3cret" }
+}
+
+fn presets() -> Vec<(&'static str, Source)> {
+    let source = |name: &&'static str| source(&format!("preset = {name:?}"), &[secret(name)]);
+    preset::all().keys().map(|name| name.as_str()).map(|name| (name, source(&name))).collect()
+}
+
+fn tampered(source: &Source, change: impl Fn(&mut String)) -> Headers {
+    let mut headers = signed(source, BODY, NOW);
+    for (name, value) in &mut headers {
+        if name == source.recipe.header() {
+            let mut text = String::from_utf8(value.clone()).unwrap();
+            change(&mut text);
+            *value = text.into_bytes();
+        }
+    }
+    headers
+}
+
+#[test]
+fn what_is_signed_as_the_sender_signs_is_accepted() {
+    for (name, source) in presets() {
+        assert_eq!(check(&source, &signed(&source, BODY, NOW), BODY, NOW), Ok(0), "{name}");
+    }
+}
+
+#[test]
+fn every_preset_refuses_an_altered_body_and_another_secret() {
+    for (name, source) in presets() {
+        let headers = signed(&source, BODY, NOW);
+        assert_eq!(check(&source, &headers, b"{}", NOW), Err(Rejection::SignatureMismatch), "{name}");
+        let other = super::source(&format!("preset = {name:?}"), &["YW5vdGhlcg=="]);
+        assert_eq!(check(&other, &headers, BODY, NOW), Err(Rejection::SignatureMismatch), "{name}");
+    }
+}
+
+#[test]
+fn every_preset_refuses_a_truncated_an_empty_and_a_missing_signature() {
+    for (name, source) in presets() {
+        let cut = tampered(&source, |text| text.truncate(text.len() - 8));
+        assert_eq!(check(&source, &cut, BODY, NOW), Err(Rejection::SignatureMismatch), "{name}");
+        let empty = tampered(&source, String::clear);
+        assert_eq!(check(&source, &empty, BODY, NOW), Err(Rejection::SignatureMissing), "{name}");
+        assert_eq!(check(&source, &Headers::new(), BODY, NOW), Err(Rejection::SignatureMissing), "{name}");
+    }
+}
+
+#[test]
+fn every_preset_refuses_a_signature_header_that_is_there_twice() {
+    for (name, source) in presets() {
+        let mut headers = signed(&source, BODY, NOW);
+        let doubled = headers.iter().find(|(name, _)| name == source.recipe.header()).unwrap().clone();
+        headers.push(doubled);
+        assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::Unreadable), "{name}");
+    }
+}
+
+#[test]
+fn every_preset_refuses_64_kib_and_bytes_that_are_no_text() {
+    for (name, source) in presets() {
+        let long = tampered(&source, |text| *text = "a".repeat(65_536));
+        assert!(check(&source, &long, BODY, NOW).is_err(), "{name}");
+        let mut headers = signed(&source, BODY, NOW);
+        headers.iter_mut().for_each(|(_, value)| *value = vec![0xff, 0xfe, b'=', 0xff]);
+        assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::Unreadable), "{name}");
+    }
+}
+
+#[test]
+fn every_preset_with_a_window_refuses_what_lies_outside_it() {
+    let minute = std::time::Duration::from_secs(60);
+    for (name, source) in presets().into_iter().filter(|(_, source)| source.recipe.has_window()) {
+        let headers = signed(&source, BODY, NOW);
+        assert_eq!(check(&source, &headers, BODY, NOW.plus(5 * minute)), Ok(0), "{name}");
+        for elsewhere in [NOW.plus(6 * minute), NOW.minus(6 * minute)] {
+            assert_eq!(
+                check(&source, &headers, BODY, elsewhere),
+                Err(Rejection::TimestampOutsideWindow),
+                "{name}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_forged_request_does_not_learn_whether_its_time_was_right() {
+    let source = source("preset = \"slack\"", &["s3cret"]);
+    let headers = signed(&source, BODY, NOW);
+    let late = NOW.plus(std::time::Duration::from_secs(3600));
+    assert_eq!(check(&source, &headers, b"forged", late), Err(Rejection::SignatureMismatch));
+}
+
+#[test]
+fn a_signed_header_that_is_missing_or_doubled_is_refused() {
+    let source = source("preset = \"standard-webhooks\"", &[secret("standard-webhooks")]);
+    for header in ["webhook-id", "webhook-timestamp"] {
+        let mut headers = signed(&source, BODY, NOW);
+        headers.push((header.to_owned(), b"again".to_vec()));
+        assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::Unreadable), "{header}");
+        headers.retain(|(name, _)| name != header);
+        assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::TimestampMissing), "{header}");
+    }
+}
+
+#[test]
+fn an_empty_body_is_told_apart_where_the_body_is_signed() {
+    let source = source("preset = \"github\"", &["s3cret"]);
+    assert_eq!(check(&source, &signed(&source, b"", NOW), b"", NOW), Err(Rejection::BodyMissing));
+}
+
+#[test]
+fn each_of_several_secrets_verifies_and_is_told() {
+    let (old, new) = ("old-secret", "new-secret");
+    let both = source("preset = \"github\"", &[old, new]);
+    for (index, secret) in [old, new].into_iter().enumerate() {
+        let sender = source("preset = \"github\"", &[secret]);
+        assert_eq!(check(&both, &signed(&sender, BODY, NOW), BODY, NOW), Ok(index));
+    }
+}
+
+#[test]
+fn only_post_is_used() {
+    let source = source("preset = \"github\"", &["s3cret"]);
+    let headers = signed(&source, BODY, NOW);
+    for method in ["GET", "PUT", "post"] {
+        let request =
+            UnverifiedRequest { method, query: None, headers: &headers, body: BODY, received_at: NOW };
+        assert_eq!(verify(request, &source, &mut Silent).err(), Some(Rejection::MethodNotAllowed));
+    }
+}
+
+#[test]
+fn an_explanation_names_the_step_and_shows_no_secret() {
+    let source = source("preset = \"github\"", &["s3cret-value"]);
+    let headers = vec![header("x-hub-signature", "sha1=abc")];
+    let request =
+        UnverifiedRequest { method: "POST", query: None, headers: &headers, body: BODY, received_at: NOW };
+    let mut explanation = Explanation::default();
+    verify(request, &source, &mut explanation).unwrap_err();
+    let words = serde_json::to_string(&explanation.0).unwrap();
+    assert!(words.contains("x-hub-signature is there"), "{words}");
+    assert!(!words.contains("s3cret-value"), "{words}");
+}
+
+#[test]
+fn a_source_that_says_nothing_about_its_signature_does_not_start() {
+    let faults = try_source("", &["s"]).unwrap_err();
+    assert!(faults[0].contains("nothing unsigned is accepted"), "{faults:?}");
+}
+
+#[test]
+fn every_fault_of_a_recipe_is_told_at_once() {
+    let table = "[sources.hmac]\nalgorithm = \"md5\"\nparse = \"tail\"\nencoding = \"base32\"\nkey = \"raw\"\ncontent = \"{header:x}\"\ntimestamp = \"body-hash\"\ntimestamp_unit = \"ns\"";
+    let faults = try_source(table, &["s"]).unwrap_err();
+    let keys = ["algorithm", "header", "parse", "encoding", "key", "content", "timestamp", "timestamp_unit"];
+    assert_eq!(faults.len(), keys.len(), "{faults:#?}");
+    for key in keys {
+        assert!(
+            faults.iter().any(|fault| fault.contains(&format!("sources[0].hmac.{key}: "))),
+            "{key}: {faults:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_secret_that_is_not_written_as_the_sender_shows_it_is_a_fault() {
+    let faults = try_source("preset = \"standard-webhooks\"", &["not base64!"]).unwrap_err();
+    assert!(faults[0].contains("whsec") && !faults[0].contains("not base64!"), "{faults:?}");
+}
+
+#[test]
+fn a_signed_url_must_be_configured() {
+    let table = "[sources.hmac]\nheader = \"x\"\ncontent = \"{url}{body}\"";
+    let faults = try_source(table, &["s"]).unwrap_err();
+    assert!(faults[0].contains("public_url"), "{faults:?}");
+}
+
+proptest! {
+    #[test]
+    fn no_header_and_no_body_makes_a_preset_panic_or_accept(
+        preset in proptest::sample::select(preset::all().keys().map(String::as_str).collect::<Vec<_>>()),
+        values in proptest::collection::vec("(t=[0-9]{0,12},)?(v1[=,]|sha256=|v0=)?[ -~é]{0,80}", 3),
+        body in any::<Vec<u8>>(),
+    ) {
+        let source = source(&format!("preset = {preset:?}"), &[secret(preset)]);
+        let names = [source.recipe.header(), "webhook-id", "webhook-timestamp", "x-slack-request-timestamp"];
+        let headers: Headers = names.iter().zip(values).map(|(name, value)| header(name, value)).collect();
+        prop_assert!(check(&source, &headers, &body, NOW).is_err());
+    }
+
+    #[test]
+    fn every_recipe_verifies_what_it_signs(
+        algorithm in proptest::sample::select(vec!["sha1", "sha256", "sha384", "sha512"]),
+        parse in proptest::sample::select(vec!["whole", "prefix:sig=", "kv:;:s", "list: :,:v1"]),
+        encoding in proptest::sample::select(vec!["hex", "base64", "base64url"]),
+        content in proptest::sample::select(vec!["{body}", "{method}.{body}", "{header:x-id}{body}.", "{url}|{body}"]),
+        unit in proptest::sample::select(vec!["s", "ms", "rfc3339"]),
+        body in proptest::collection::vec(any::<u8>(), 1..200),
+    ) {
+        let table = format!(
+            "public_url = \"https://hooks.example.com/x\"\n[sources.hmac]\nheader = \"x-sig\"\nalgorithm = {algorithm:?}\nparse = {parse:?}\nencoding = {encoding:?}\ncontent = {content:?}\ntimestamp = \"header:x-time\"\ntimestamp_unit = {unit:?}"
+        );
+        let source = source(&table, &["s3cret"]);
+        let headers = signed(&source, &body, NOW);
+        prop_assert_eq!(check(&source, &headers, &body, NOW), Ok(0));
+        let mut altered = body.clone();
+        altered[0] ^= 1;
+        prop_assert_eq!(check(&source, &headers, &altered, NOW), Err(Rejection::SignatureMismatch));
+    }
+}

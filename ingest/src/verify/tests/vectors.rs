@@ -1,0 +1,111 @@
+//! The published vectors that the presets and the recipe engine cover.
+
+use base64::Engine;
+use serde_json::Value;
+
+use super::*;
+use crate::verify::preset;
+
+const VECTORS: &str = include_str!("../../../testdata/vectors.json");
+const RECIPES: &str = include_str!("../../../testdata/recipes.json");
+
+/// What verification says to a vector, and what it should say.
+fn run(vector: &Value, table: &str) -> (String, String) {
+    let text = |key: &str| vector[key].as_str().unwrap_or_default();
+    let url = vector["url"].as_str().map_or(String::new(), |url| format!("public_url = {url:?}\n"));
+    let secret: Vec<String> = match serde_json::from_str::<Value>(text("secret")) {
+        Ok(Value::Array(secrets)) if text("secret_kind").starts_with("json") => {
+            secrets.iter().map(|s| s["secret"].as_str().or(s.as_str()).unwrap().to_owned()).collect()
+        }
+        Ok(Value::Object(secret)) if text("secret_kind").starts_with("json") => {
+            vec![secret["secret"].as_str().unwrap().to_owned()]
+        }
+        _ => vec![text("secret").to_owned()],
+    };
+    let secrets: Vec<_> = secret.iter().map(String::as_str).collect();
+    let verdict = match try_source(&format!("{url}{table}"), &secrets) {
+        Err(faults) => panic!("{}: {faults:?}", text("provider")),
+        Ok(source) => {
+            let headers: Headers = vector["headers"]
+                .as_object()
+                .unwrap()
+                .iter()
+                .map(|(name, value)| header(&name.to_ascii_lowercase(), value.as_str().unwrap()))
+                .collect();
+            let body = base64::engine::general_purpose::STANDARD.decode(text("body_b64")).unwrap();
+            let now = Timestamp::from_seconds(vector["now"].as_u64().unwrap_or(1_700_000_000));
+            check(&source, &headers, &body, now)
+        }
+    };
+    let said = if verdict.is_ok() { "accept" } else { "reject" };
+    (
+        format!("{} {said} ({})", text("provider"), text("note")),
+        format!("{} {} ({})", text("provider"), text("expect"), text("note")),
+    )
+}
+
+fn vectors() -> Vec<Value> {
+    serde_json::from_str(VECTORS).unwrap()
+}
+
+#[test]
+fn every_published_vector_of_a_preset_holds() {
+    let mut count = 0;
+    for vector in vectors() {
+        let provider = vector["provider"].as_str().unwrap();
+        // Standard Webhooks' second scheme, Ed25519, is not an HMAC.
+        let is_hmac = !vector["scheme"].as_str().unwrap().contains("ed25519");
+        if preset::all().contains_key(provider) && is_hmac {
+            let (said, expected) = run(&vector, &format!("preset = {provider:?}"));
+            assert_eq!(said, expected);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 16);
+}
+
+/// The same senders, and others, written as `[sources.hmac]`.
+#[test]
+fn every_published_vector_that_the_recipe_engine_covers_holds() {
+    let recipes: Value = serde_json::from_str(RECIPES).unwrap();
+    let mut count = 0;
+    for vector in vectors() {
+        let provider = vector["provider"].as_str().unwrap();
+        if let Some(table) = hmac_table(&recipes, provider, vector["scheme"].as_str().unwrap()) {
+            let (said, expected) = run(&vector, &table);
+            assert_eq!(said, expected);
+            count += 1;
+        }
+    }
+    assert_eq!(count, 54);
+}
+
+fn hmac_table(recipes: &Value, provider: &str, scheme: &str) -> Option<String> {
+    let mut recipe = recipes.get(provider)?;
+    while let Some(other) = recipe["same"].as_str() {
+        recipe = &recipes[other];
+    }
+    let word = |key: &str| recipe[key].as_str();
+    let is_hmac = scheme.contains("hmac") || ["standard-webhooks-v1", "stripe-v1", "box"].contains(&scheme);
+    let is_beyond =
+        word("parse")?.starts_with("tail") || word("key")? == "nfkd" || word("unit") == Some("iso-utc");
+    if !is_hmac || scheme.contains("challenge") || is_beyond {
+        return None;
+    }
+    let content = word("content")?.replace("{h:", "{header:").replace("{f:", "{field:");
+    let mut table = format!(
+        "[sources.hmac]\nalgorithm = {:?}\nheader = {:?}\nparse = {:?}\nencoding = {:?}\nkey = {:?}\ncontent = {content:?}\n",
+        word("alg")?,
+        word("header")?,
+        word("parse")?,
+        word("enc")?,
+        word("key")?
+    );
+    if let Some(place) = word("ts") {
+        let place = place.replace("h:", "header:").replace("f:", "field:");
+        let unit = word("unit").filter(|unit| *unit != "iso").unwrap_or("rfc3339");
+        let tolerance = recipe["tol"].as_u64().unwrap_or(300);
+        table += &format!("timestamp = {place:?}\ntimestamp_unit = {unit:?}\ntolerance = \"{tolerance}s\"\n");
+    }
+    Some(table)
+}
