@@ -2,7 +2,8 @@
 //!
 //! Compiled in only with the feature `failpoints` in a debug build: in a release build each call
 //! is nothing. `FAILPOINTS=name=return` in the environment kills the process with SIGKILL at the
-//! first passage of `name`, `name=20*off->return` at the twenty-first; the `fail` crate reads it.
+//! first passage of `name`, `name=20*off->return` at the twenty-first, `name=return(500)` 500 µs
+//! after it, while the process goes on; the `fail` crate reads it.
 
 /// Every name, so that a test cannot wait for one that does not exist.
 pub const ALL: &[&str] = &[
@@ -12,6 +13,7 @@ pub const ALL: &[&str] = &[
     "handler-returned",
     "transaction-produced",
     "transaction-offsets-sent",
+    "transaction-committing",
     "transaction-committed",
     "restore-midway",
     "revoke-drained",
@@ -64,14 +66,27 @@ mod armed {
 
     pub(super) fn hit(name: &'static str) {
         debug_assert!(super::ALL.contains(&name), "{name} is not in failpoint::ALL");
-        if fail::eval(name, |_| ()).is_some() {
-            tracing::warn!(failpoint = name, "dying here, as the environment asked");
-            let me = rustix::process::getpid();
-            rustix::process::kill_process(me, rustix::process::Signal::KILL).ok();
-            // The signal is on its way; nothing may happen between here and it.
-            loop {
-                std::thread::park();
+        match fail::eval(name, |micros| micros.and_then(|text| text.parse().ok())) {
+            None => {}
+            Some(None) => die(name),
+            Some(Some(micros)) => {
+                let later = move || {
+                    std::thread::sleep(std::time::Duration::from_micros(micros));
+                    die(name);
+                };
+                crate::lifecycle::spawn_thread("failpoint", later)
+                    .expect("a test machine can start a thread");
             }
+        }
+    }
+
+    fn die(name: &'static str) {
+        tracing::warn!(failpoint = name, "dying here, as the environment asked");
+        let me = rustix::process::getpid();
+        rustix::process::kill_process(me, rustix::process::Signal::KILL).ok();
+        // The signal is on its way; nothing may happen between here and it.
+        loop {
+            std::thread::park();
         }
     }
 }

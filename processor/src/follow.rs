@@ -1,0 +1,262 @@
+//! The follower: reads state and retry partitions for the lanes of this process.
+//!
+//! It never joins the group and takes what the member was given, so that an event, its retries and
+//! its state are always in one hand. A partition's state is read before its retries are: an end
+//! of partition that librdkafka tells is then that of the state, for it names no topic.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use hookwell_common::kafka::LoggingContext;
+use hookwell_common::topics::Topic;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+
+use crate::delivery::{Arrival, Stream};
+use crate::feed::{Feed, Flow};
+use crate::lane::mail::{FollowOrder, Followed, Loads, News, Session};
+use crate::poll::arrival;
+use crate::retry::Tier;
+use crate::shared::Shared;
+
+/// How long a poll waits where there is nothing: the longest that an order waits.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+
+/// Records that are polled before they are handed on.
+const BURST: usize = 4_000;
+
+/// State records that one message to a lane holds.
+const STATES_BATCH: usize = 4_096;
+
+/// What retries of one tier may weigh while they wait in a lane, in bytes. More stays on Kafka.
+const MAX_LOAD: usize = 256 * 1024;
+
+/// The follower's own.
+pub(crate) struct Follower {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<LoggingContext>>,
+    orders: Receiver<FollowOrder>,
+    state_topic: String,
+    restores: HashMap<i32, Restore>,
+    followed: HashMap<i32, Followings>,
+}
+
+/// A state partition that is being read. It is never paused: an end of partition that was told
+/// before a pause might not be told again after it.
+struct Restore {
+    session: Session,
+    lane: Sender<Followed>,
+    batch: Vec<(i64, Vec<u8>, Vec<u8>)>,
+    /// What the lane had no room for yet.
+    aside: Option<News>,
+    at_end: bool,
+}
+
+/// The retry partitions of one lane.
+struct Followings {
+    session: Session,
+    lane: Sender<Followed>,
+    loads: Arc<Loads>,
+    feeds: BTreeMap<Tier, Feed>,
+}
+
+impl Follower {
+    /// A follower that follows nobody yet.
+    pub(crate) fn new(shared: Arc<Shared>, orders: Receiver<FollowOrder>) -> Self {
+        let consumer = Arc::clone(&shared.follower);
+        let state_topic = Topic::State.name(&shared.settings.topic_prefix);
+        Self { shared, consumer, orders, state_topic, restores: HashMap::new(), followed: HashMap::new() }
+    }
+
+    /// Follows until nobody can give orders any more, or `stopping` says so.
+    pub(crate) fn run(mut self, stopping: &std::sync::atomic::AtomicBool) {
+        while !stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            self.shared.board.follower().beat(self.shared.clock.mono());
+            self.poll();
+            while let Ok(order) = self.orders.try_recv() {
+                self.obey(order);
+            }
+            self.flush_restores();
+            self.flush_retries();
+        }
+    }
+
+    fn poll(&mut self) {
+        let consumer = Arc::clone(&self.consumer);
+        let mut wait = IDLE_POLL;
+        for _ in 0..BURST {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if let Some(restore) = self.restores.get_mut(&partition) {
+                        restore.at_end = true;
+                    }
+                }
+                Some(Err(error)) => tracing::warn!(%error, "the follower met an error"),
+            }
+            wait = Duration::ZERO;
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let partition = message.partition();
+        if message.topic() == self.state_topic {
+            if let Some(restore) = self.restores.get_mut(&partition) {
+                let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+                restore.batch.push((message.offset(), key.to_vec(), value.to_vec()));
+            }
+            return;
+        }
+        let tier = Topic::retry_tier_of(message.topic(), &self.shared.settings.topic_prefix).map(Tier);
+        let feed = self
+            .followed
+            .get_mut(&partition)
+            .zip(tier)
+            .and_then(|(followings, tier)| Some((tier, followings.feeds.get_mut(&tier)?)));
+        if let Some((tier, feed)) = feed {
+            feed.add(arrival(message, Stream::Retry(tier)));
+        }
+    }
+
+    fn obey(&mut self, order: FollowOrder) {
+        match order {
+            FollowOrder::Restore { partition, session, from, lane } => {
+                self.leave(partition);
+                let restore = Restore { session, lane, batch: Vec::new(), aside: None, at_end: false };
+                self.restores.insert(partition, restore);
+                self.assign(partition, [(self.state_topic.clone(), from)]);
+            }
+            FollowOrder::Follow { partition, session, starts, lane, loads } => {
+                self.leave(partition);
+                let feeds = starts.keys().map(|tier| (*tier, Feed::new(session))).collect();
+                self.followed.insert(partition, Followings { session, lane, loads, feeds });
+                let topics: Vec<_> =
+                    starts.iter().map(|(tier, start)| (self.retry_topic(*tier), *start)).collect();
+                self.assign(partition, topics);
+            }
+            FollowOrder::Leave { partition } => self.leave(partition),
+        }
+    }
+
+    fn assign(&self, partition: i32, topics: impl IntoIterator<Item = (String, Option<i64>)>) {
+        let mut list = TopicPartitionList::new();
+        for (topic, start) in topics {
+            let offset = start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset);
+            if let Err(error) = list.add_partition_offset(&topic, partition, offset) {
+                tracing::error!(topic, partition, %error, "cannot be read from where it should be");
+            }
+        }
+        // Pauses outlive assignments in librdkafka.
+        let taken = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.resume(&list));
+        if let Err(error) = taken {
+            tracing::error!(partition, %error, "cannot be followed; the lane begins anew");
+        }
+    }
+
+    fn leave(&mut self, partition: i32) {
+        let mut list = TopicPartitionList::new();
+        if self.restores.remove(&partition).is_some() {
+            list.add_partition(&self.state_topic, partition);
+        }
+        if let Some(followings) = self.followed.remove(&partition) {
+            for tier in followings.feeds.keys() {
+                list.add_partition(&self.retry_topic(*tier), partition);
+            }
+        }
+        if list.count() > 0
+            && let Err(error) = self.consumer.incremental_unassign(&list)
+        {
+            tracing::warn!(partition, %error, "could not be left");
+        }
+    }
+
+    fn flush_restores(&mut self) {
+        let done: Vec<_> = self
+            .restores
+            .iter_mut()
+            .filter_map(|(partition, restore)| restore.flush().then_some(*partition))
+            .collect();
+        for partition in done {
+            self.leave(partition);
+        }
+    }
+
+    fn flush_retries(&mut self) {
+        let prefix = &self.shared.settings.topic_prefix;
+        for (partition, followings) in &mut self.followed {
+            let Followings { session, lane, loads, feeds } = followings;
+            for (tier, feed) in feeds {
+                let load = loads.of(*tier);
+                // Once paused, a tier waits until half of what waits in the lane is gone.
+                let wants = load < if feed.is_paused() { MAX_LOAD / 2 } else { MAX_LOAD };
+                let flow = feed.flush(wants, |_, batch| send_retries(lane, *session, batch));
+                let list = || one(&Topic::Retry(tier.0).name(prefix), *partition);
+                let result = match flow {
+                    Flow::Unchanged => Ok(()),
+                    Flow::Pause => self.consumer.pause(&list()),
+                    Flow::Resume => self.consumer.resume(&list()),
+                };
+                if let Err(error) = result {
+                    tracing::warn!(partition, tier = tier.0, %error, "a tier could not be paused or resumed");
+                }
+            }
+        }
+    }
+
+    fn retry_topic(&self, tier: Tier) -> String {
+        Topic::Retry(tier.0).name(&self.shared.settings.topic_prefix)
+    }
+}
+
+impl Restore {
+    /// Hands on what there is. `true` once the lane knows that this was all.
+    fn flush(&mut self) -> bool {
+        loop {
+            let news = match self.aside.take() {
+                Some(news) => news,
+                None if !self.batch.is_empty() => {
+                    let rest = self.batch.split_off(self.batch.len().min(STATES_BATCH));
+                    News::States(std::mem::replace(&mut self.batch, rest))
+                }
+                None if self.at_end => News::StatesEnd,
+                None => return false,
+            };
+            let is_end = matches!(news, News::StatesEnd);
+            match self.lane.try_send(Followed { session: self.session, news }) {
+                Ok(()) if is_end => return true,
+                Ok(()) => {}
+                Err(TrySendError::Full(refused)) => {
+                    self.aside = Some(refused.news);
+                    return false;
+                }
+                Err(TrySendError::Disconnected(_)) => return true,
+            }
+        }
+    }
+}
+
+fn send_retries(
+    lane: &Sender<Followed>,
+    session: Session,
+    batch: Vec<Arrival>,
+) -> Result<(), TrySendError<Vec<Arrival>>> {
+    lane.try_send(Followed { session, news: News::Retries(batch) }).map_err(|refused| {
+        let is_full = refused.is_full();
+        let batch = match refused.into_inner().news {
+            News::Retries(batch) => batch,
+            News::States(_) | News::StatesEnd => Vec::new(),
+        };
+        if is_full { TrySendError::Full(batch) } else { TrySendError::Disconnected(batch) }
+    })
+}
+
+fn one(topic: &str, partition: i32) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition(topic, partition);
+    list
+}

@@ -1,0 +1,220 @@
+//! What delivering means for destinations that are called: the trait, and who calls it.
+//!
+//! Handlers run on tokio, bounded by destination and over all. A call that panics or takes too
+//! long is an outcome like any other.
+
+pub mod http;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytestring::ByteString;
+use futures_util::FutureExt;
+use hookwell_common::config::CallLimits;
+use hookwell_common::event::Event;
+use hookwell_common::failpoint;
+use hookwell_common::lifecycle::{Clock, spawn};
+use tokio::runtime;
+use tokio::sync::Semaphore;
+
+use crate::delivery::{Content, Delivery};
+use crate::lane::window::Completion;
+use crate::outcome::{HandlerError, Outcome};
+
+/// One call of a handler.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// What is delivered.
+    pub event: Arc<Event>,
+    /// Which call this is for this delivery, from 0.
+    pub attempt: u16,
+    /// How often the delivery was replayed.
+    pub generation: u16,
+    /// The same for every attempt of this delivery in this generation, so that a receiver can tell
+    /// a call that is repeated after a crash.
+    pub idempotency_key: String,
+}
+
+/// How a call ends.
+pub type Handled = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
+
+/// Delivers events. May be called again for the same delivery only after a crash between a call
+/// and its commit, and then with the same [`Request::idempotency_key`].
+pub trait Handler: Send + Sync + 'static {
+    /// Delivers one.
+    fn handle(&self, request: Request) -> Handled;
+}
+
+/// An async function is a handler.
+impl<F, R> Handler for F
+where
+    F: Fn(Request) -> R + Send + Sync + 'static,
+    R: Future<Output = Result<(), HandlerError>> + Send + 'static,
+{
+    fn handle(&self, request: Request) -> Handled {
+        Box::pin(self(request))
+    }
+}
+
+/// Handlers by the name of their destination.
+pub type Handlers = HashMap<String, Arc<dyn Handler>>;
+
+/// Makes the calls.
+pub struct Dispatcher {
+    runtime: runtime::Handle,
+    clock: Clock,
+    all: Arc<Semaphore>,
+    lines: HashMap<ByteString, Line>,
+}
+
+/// What calls of one destination need.
+#[derive(Clone)]
+struct Line {
+    handler: Arc<dyn Handler>,
+    limits: CallLimits,
+    permits: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatcher").field("destinations", &self.lines.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Dispatcher {
+    /// Calls on `runtime`, at most as many at once as `all` permits.
+    pub fn new(runtime: runtime::Handle, clock: Clock, all: Arc<Semaphore>) -> Self {
+        Self { runtime, clock, all, lines: HashMap::new() }
+    }
+
+    /// Lets `handler` be called for `destination`.
+    pub fn add(&mut self, destination: &str, handler: Arc<dyn Handler>, limits: CallLimits) {
+        let permits = Arc::new(Semaphore::new(limits.concurrency));
+        self.lines.insert(ByteString::from(destination), Line { handler, limits, permits });
+    }
+
+    /// Calls the handler of `delivery` once there is room, and tells `report` how that ended.
+    pub fn call<R>(&self, delivery: &Delivery, report: impl FnOnce(Completion) -> R + Send + 'static)
+    where
+        R: Future<Output = ()> + Send,
+    {
+        let (key, claim) = (delivery.key, delivery.claim);
+        let line = self.lines.get(&delivery.target.name()).cloned();
+        let Content::Event(event) = &delivery.content else { return };
+        let request = Request {
+            event: Arc::clone(event),
+            attempt: claim.attempt,
+            generation: claim.generation,
+            idempotency_key: delivery.idempotency_key(),
+        };
+        let (all, clock) = (Arc::clone(&self.all), self.clock);
+        spawn(&self.runtime, "call", async move {
+            let (outcome, took) = match line {
+                None => (unknown_destination(), std::time::Duration::ZERO),
+                Some(line) => {
+                    // Both semaphores live as long as somebody may wait for them.
+                    let _own = line.permits.acquire().await;
+                    let _shared = all.acquire().await;
+                    let begun = clock.mono();
+                    (line.attempt(request).await, clock.mono().saturating_sub(begun))
+                }
+            };
+            failpoint::hit("handler-returned");
+            report(Completion { key, claim, outcome, took }).await;
+        });
+    }
+}
+
+impl Line {
+    async fn attempt(&self, request: Request) -> Outcome {
+        let call = AssertUnwindSafe(self.handler.handle(request)).catch_unwind();
+        match tokio::time::timeout(self.limits.timeout, call).await {
+            Ok(Ok(Ok(()))) => Outcome::Done,
+            Ok(Ok(Err(error))) => Outcome::Failed(error),
+            Ok(Err(_panic)) => Outcome::Failed(HandlerError::Panicked),
+            Err(_elapsed) => Outcome::Failed(HandlerError::TimedOut(self.limits.timeout)),
+        }
+    }
+}
+
+/// A destination that was removed between the decision and the call: tried again, and then found
+/// to be gone.
+fn unknown_destination() -> Outcome {
+    Outcome::Failed(HandlerError::Unreachable(ByteString::from_static(
+        "the destination is not configured any more",
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::delivery::{Place, Stream, Target};
+    use crate::lane::ledger::Offset;
+    use crate::route::tests::plan;
+    use crate::state::{Claim, StateKey};
+    use hookwell_common::record::Origin;
+
+    fn delivery() -> Delivery {
+        let plan = plan("[[destinations]]\nname = 'd'\nkind = 'custom'");
+        let event = Event {
+            source: "s".into(),
+            id: "1".into(),
+            kind: "k".into(),
+            time: "t".into(),
+            content_type: None,
+            traceparent: None,
+            kept_headers: vec![],
+            body: "b".into(),
+        };
+        Delivery {
+            key: StateKey::of("s", "1", "d"),
+            place: Place { stream: Stream::Events, offset: Offset(0) },
+            claim: Claim { generation: 0, attempt: 2, forced: false },
+            content: Content::Event(Arc::new(event)),
+            target: Target::Destination(Arc::clone(plan.destination("d").unwrap())),
+            first_failed_at: None,
+            not_before: None,
+            origin: Origin { topic: "t".into(), partition: 0, offset: 0 },
+            replayed_from: None,
+        }
+    }
+
+    fn outcome_of(handler: impl Handler, limits: CallLimits) -> Completion {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut dispatcher =
+            Dispatcher::new(runtime.handle().clone(), Clock::start(), Arc::new(Semaphore::new(1)));
+        dispatcher.add("d", Arc::new(handler), limits);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(1);
+        dispatcher.call(&delivery(), async move |completion| sender.send(completion).unwrap());
+        receiver.recv().unwrap()
+    }
+
+    #[test]
+    fn a_handler_is_told_what_it_needs_and_its_answer_is_the_outcome() {
+        let handler = async |request: Request| {
+            assert_eq!((request.attempt, request.generation), (2, 0));
+            assert_eq!(
+                request.idempotency_key,
+                crate::delivery::idempotency_key(&StateKey::of("s", "1", "d"), 0)
+            );
+            Err(HandlerError::Transient("busy".into()))
+        };
+        let completion = outcome_of(handler, CallLimits::default());
+        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::Transient("busy".into())));
+        assert_eq!(completion.claim.attempt, 2);
+    }
+
+    #[test]
+    fn a_handler_that_panics_or_hangs_is_an_outcome_like_any_other() {
+        let completion = outcome_of(|_| async { panic!("poison") }, CallLimits::default());
+        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::Panicked));
+        let limits = CallLimits { timeout: Duration::from_millis(20), concurrency: 1 };
+        let completion = outcome_of(|_| std::future::pending(), limits);
+        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::TimedOut(limits.timeout)));
+    }
+}

@@ -1,0 +1,444 @@
+//! The group member: the poll thread, which owns the assignment and answers rebalances.
+//!
+//! It subscribes to the events topic and to nothing else. Rebalances are not answered in their
+//! callback but once the lanes have finished, while polling goes on; only what is lost already is
+//! let go at once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use hookwell_common::kafka::{Figures, Statistics, copy_record, log_client_error, log_client_line};
+use hookwell_common::lifecycle::Failure;
+use hookwell_common::time::Timestamp;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::types::RDKafkaRespErr;
+
+use crate::delivery::{Arrival, Place, Stream};
+use crate::feed::{EAR_DEPTH, Feed, Flow};
+use crate::lane::host::Host;
+use crate::lane::ledger::Offset;
+use crate::lane::mail::{Ears, Epoch, Loads, Order, Ownership, Report, Session};
+use crate::lane::window::MAX_OPEN;
+use crate::shared::{Shared, lock};
+
+/// How long a poll waits where there is nothing: the longest that a lane's report waits.
+const IDLE_POLL: Duration = Duration::from_millis(20);
+
+/// Records that are polled before they are handed on.
+const BURST: usize = 2_000;
+
+/// How much longer than the lanes the member waits for them.
+const GRACE: Duration = Duration::from_secs(3);
+
+/// Hosts that may be given up before the process had better begin anew.
+const MAX_GIVEN_UP: usize = 4;
+
+/// What librdkafka tells the member; the member takes it between two polls.
+#[derive(Debug, Default)]
+pub(crate) struct MemberContext {
+    figures: Figures,
+    rebalances: Mutex<Vec<Rebalance>>,
+    /// Whether the figures showed a steady place in the group.
+    steady: AtomicBool,
+    /// Whether the lanes are gone, so that a revocation needs nobody's leave.
+    leaving: AtomicBool,
+}
+
+#[derive(Debug)]
+enum Rebalance {
+    Assign(Vec<i32>),
+    Revoke { partitions: Vec<i32>, lost: bool },
+}
+
+impl MemberContext {
+    /// A context that keeps librdkafka's figures in `figures`.
+    pub(crate) fn new(figures: Figures) -> Self {
+        Self { figures, ..Self::default() }
+    }
+}
+
+impl ClientContext for MemberContext {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log_client_line(level, facility, line);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let steady = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
+        self.steady.store(steady, Ordering::Relaxed);
+        self.figures.put(statistics);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        log_client_error(&error, reason);
+    }
+}
+
+impl ConsumerContext for MemberContext {
+    /// Only notes what is asked: the answer comes later, from the poll thread. Once that has ended,
+    /// while the consumer closes, there is nobody left to ask.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.leaving.load(Ordering::Relaxed) {
+            if let Err(error) = unassign(consumer, list) {
+                tracing::warn!(%error, "a revocation could not be answered while leaving");
+            }
+            return;
+        }
+        let partitions = list.elements().iter().map(|element| element.partition()).collect();
+        let rebalance = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            Rebalance::Assign(partitions)
+        } else {
+            Rebalance::Revoke { partitions, lost: consumer.assignment_lost() }
+        };
+        lock(&self.rebalances).push(rebalance);
+    }
+}
+
+/// The poll thread's own.
+pub(crate) struct Member {
+    shared: Arc<Shared>,
+    consumer: Arc<BaseConsumer<MemberContext>>,
+    topic: String,
+    reports: Receiver<Report>,
+    owned: BTreeMap<i32, Owned>,
+    hosts: HashMap<usize, Host>,
+    revoking: Option<Revoking>,
+    epochs: u64,
+    given_up: usize,
+}
+
+/// A partition that the group gave us.
+struct Owned {
+    epoch: Epoch,
+    events: Sender<(Session, Vec<Arrival>)>,
+    /// Present once the lane is ready.
+    feed: Option<Feed>,
+}
+
+/// A revocation that is not answered yet.
+struct Revoking {
+    partitions: Vec<i32>,
+    waiting: BTreeSet<(i32, u64)>,
+    deadline: Duration,
+}
+
+impl Member {
+    /// A member of the group that has not asked for anything yet.
+    pub(crate) fn new(shared: Arc<Shared>, topic: String, reports: Receiver<Report>) -> Self {
+        let consumer = Arc::clone(&shared.member);
+        Self {
+            shared,
+            consumer,
+            topic,
+            reports,
+            owned: BTreeMap::new(),
+            hosts: HashMap::new(),
+            revoking: None,
+            epochs: 0,
+            given_up: 0,
+        }
+    }
+
+    /// Joins, and polls until `stopping` says so; then hands everything back.
+    pub(crate) fn run(mut self, stopping: &AtomicBool) {
+        if let Err(error) = self.consumer.subscribe(&[&self.topic]) {
+            self.shared
+                .downfall
+                .cause(Failure::Kafka(format!("{} could not be subscribed to: {error}", self.topic)));
+            return;
+        }
+        while !stopping.load(Ordering::Relaxed) && !self.shared.downfall.has_come() {
+            self.turn();
+        }
+        self.hand_everything_back();
+        for (_, host) in self.hosts.drain() {
+            host.join();
+        }
+    }
+
+    /// One round: records, what librdkafka asked, what lanes report.
+    fn turn(&mut self) {
+        let now = self.shared.clock.mono();
+        self.shared.board.member().beat(now);
+        let steady = self.consumer.context().steady.load(Ordering::Relaxed);
+        self.shared.board.set_joined(steady);
+        self.poll();
+        let rebalances = std::mem::take(&mut *lock(&self.consumer.context().rebalances));
+        for rebalance in rebalances {
+            match rebalance {
+                Rebalance::Assign(partitions) => self.assign(&partitions),
+                Rebalance::Revoke { partitions, lost } => self.revoke(partitions, lost),
+            }
+        }
+        while let Ok(report) = self.reports.try_recv() {
+            self.note(report);
+        }
+        self.finish_revocation();
+        self.flush();
+    }
+
+    fn poll(&mut self) {
+        let consumer = Arc::clone(&self.consumer);
+        let mut wait = IDLE_POLL;
+        for _ in 0..BURST {
+            match consumer.poll(wait) {
+                None => break,
+                Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) => tracing::warn!(%error, "the group member met an error"),
+            }
+            wait = Duration::ZERO;
+            if !lock(&consumer.context().rebalances).is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        // What comes before the lane is ready is read again from where it says.
+        let feed = self.owned.get_mut(&message.partition()).and_then(|owned| owned.feed.as_mut());
+        if let Some(feed) = feed {
+            feed.add(arrival(message, Stream::Events));
+        }
+    }
+
+    /// The group gave us partitions: each gets a lane, and nothing is read before it is ready.
+    fn assign(&mut self, partitions: &[i32]) {
+        let list = self.list(partitions);
+        let answered = match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(&list),
+        };
+        if let Err(error) = answered.and_then(|()| self.consumer.pause(&list)) {
+            self.shared.downfall.cause(Failure::Kafka(format!("the assignment could not be taken: {error}")));
+            return;
+        }
+        tracing::info!(?partitions, "assigned");
+        self.shared
+            .metrics
+            .assigned_partitions
+            .set(i64::try_from(self.owned.len() + partitions.len()).unwrap_or(i64::MAX));
+        for partition in partitions {
+            self.own(*partition);
+        }
+    }
+
+    fn own(&mut self, partition: i32) {
+        self.epochs += 1;
+        let epoch = Epoch(self.epochs);
+        let (events, hear_events) = crossbeam_channel::bounded(EAR_DEPTH);
+        let (follow, hear_follow) = crossbeam_channel::bounded(EAR_DEPTH);
+        let (completions, hear_completions) = crossbeam_channel::bounded(MAX_OPEN + 64);
+        let ownership = Ownership {
+            partition,
+            epoch,
+            ears: Ears { events: hear_events, follow: hear_follow, completions: hear_completions },
+            follow,
+            completions,
+            loads: Arc::new(Loads::default()),
+        };
+        self.owned.insert(partition, Owned { epoch, events, feed: None });
+        self.order(partition, Order::Own(ownership));
+    }
+
+    /// The group takes partitions away.
+    fn revoke(&mut self, partitions: Vec<i32>, lost: bool) {
+        let now = self.shared.clock.mono();
+        tracing::info!(?partitions, lost, "revoked");
+        let mut waiting = BTreeSet::new();
+        for partition in &partitions {
+            let Some(owned) = self.owned.get_mut(partition) else { continue };
+            let epoch = owned.epoch;
+            owned.feed = None;
+            if lost {
+                self.order(*partition, Order::Abandon { partition: *partition, epoch });
+            } else {
+                waiting.insert((*partition, epoch.0));
+                let deadline = now + self.shared.settings.drain_timeout;
+                self.order(*partition, Order::Drain { partition: *partition, epoch, deadline });
+            }
+        }
+        let deadline = now + self.shared.settings.drain_timeout + GRACE;
+        self.revoking = Some(Revoking { partitions, waiting, deadline });
+    }
+
+    /// Answers a revocation once all its lanes have let go, or will not.
+    fn finish_revocation(&mut self) {
+        let now = self.shared.clock.mono();
+        let Some(revoking) =
+            self.revoking.take_if(|revoking| revoking.waiting.is_empty() || revoking.deadline <= now)
+        else {
+            return;
+        };
+        for (partition, _) in &revoking.waiting {
+            self.give_up_host_of(*partition);
+        }
+        for partition in &revoking.partitions {
+            self.owned.remove(partition);
+        }
+        let is_asked = !self.consumer.context().leaving.load(Ordering::Relaxed);
+        if is_asked && let Err(error) = unassign(&self.consumer, &self.list(&revoking.partitions)) {
+            tracing::warn!(%error, "a revocation could not be answered");
+        }
+        self.shared.metrics.assigned_partitions.set(i64::try_from(self.owned.len()).unwrap_or(i64::MAX));
+        tracing::info!(partitions = ?revoking.partitions, "handed back");
+    }
+
+    fn note(&mut self, report: Report) {
+        match report {
+            Report::Ready { partition, epoch, session, start } => {
+                let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
+                let is_leaving = self.revoking.as_ref().is_some_and(|it| it.partitions.contains(&partition));
+                if let Some(owned) = owned.filter(|_| !is_leaving) {
+                    owned.feed = Some(Feed::new(session));
+                    self.begin_reading(partition, start);
+                }
+            }
+            Report::Lost { partition, epoch } => {
+                let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
+                if owned.is_some_and(|owned| owned.feed.take().is_some()) {
+                    self.pause(partition);
+                }
+            }
+            Report::Drained { partition, epoch } => {
+                if let Some(revoking) = &mut self.revoking {
+                    revoking.waiting.remove(&(partition, epoch.0));
+                }
+            }
+        }
+    }
+
+    /// Reads on from what is committed. The partition is paused so far.
+    fn begin_reading(&mut self, partition: i32, start: Option<i64>) {
+        let offset = start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset);
+        let sought = self.consumer.seek(&self.topic, partition, offset, Duration::from_secs(5));
+        if let Err(error) = sought.and_then(|()| self.consumer.resume(&self.list(&[partition]))) {
+            self.shared.downfall.cause(Failure::Kafka(format!(
+                "partition {partition} could not be read from {offset:?}: {error}"
+            )));
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut pause = Vec::new();
+        let mut resume = Vec::new();
+        for (partition, owned) in &mut self.owned {
+            let Some(feed) = &mut owned.feed else { continue };
+            let events = &owned.events;
+            let flow = feed.flush(true, |session, batch| {
+                events.try_send((session, batch)).map_err(|refused| match refused {
+                    TrySendError::Full((_, batch)) => TrySendError::Full(batch),
+                    TrySendError::Disconnected((_, batch)) => TrySendError::Disconnected(batch),
+                })
+            });
+            match flow {
+                Flow::Unchanged => {}
+                Flow::Pause => pause.push(*partition),
+                Flow::Resume => resume.push(*partition),
+            }
+        }
+        for partition in pause {
+            self.pause(partition);
+        }
+        if !resume.is_empty()
+            && let Err(error) = self.consumer.resume(&self.list(&resume))
+        {
+            tracing::warn!(%error, "partitions could not be resumed");
+        }
+    }
+
+    fn pause(&self, partition: i32) {
+        if let Err(error) = self.consumer.pause(&self.list(&[partition])) {
+            tracing::warn!(partition, %error, "the partition could not be paused");
+        }
+    }
+
+    /// Stops as a member that leaves in order: drains every lane, then leaves the group.
+    fn hand_everything_back(&mut self) {
+        let all: Vec<_> = self.owned.keys().copied().collect();
+        tracing::info!(partitions = ?all, "stopping: handing everything back");
+        self.consumer.context().leaving.store(true, Ordering::Relaxed);
+        self.revoke(all, false);
+        while self.revoking.is_some() {
+            while let Ok(report) = self.reports.recv_timeout(Duration::from_millis(10)) {
+                self.note(report);
+            }
+            let now = self.shared.clock.mono();
+            self.shared.board.member().beat(now);
+            self.finish_revocation();
+        }
+        // The consumer leaves the group when its last owner drops it.
+        self.consumer.unsubscribe();
+    }
+
+    /// Gives an order to the host of `partition`, which is started if it is not there.
+    fn order(&mut self, partition: i32, order: Order) {
+        let number = self.host_number(partition);
+        if !self.hosts.contains_key(&number) {
+            match Host::start(number, Arc::clone(&self.shared)) {
+                Ok(host) => drop(self.hosts.insert(number, host)),
+                Err(error) => {
+                    self.shared
+                        .downfall
+                        .cause(Failure::Kafka(format!("a thread could not be started: {error}")));
+                    return;
+                }
+            }
+        }
+        let refused = self.hosts.get(&number).and_then(|host| host.orders.try_send(order).err());
+        if refused.is_some() {
+            self.give_up_host_of(partition);
+        }
+    }
+
+    /// A host that does not answer is left to itself: its producers are fenced by whoever owns its
+    /// partitions next. A process that has left several had better begin anew.
+    fn give_up_host_of(&mut self, partition: i32) {
+        let number = self.host_number(partition);
+        let Some(host) = self.hosts.remove(&number) else { return };
+        host.given_up.store(true, Ordering::Relaxed);
+        self.shared.board.forget_host(number);
+        self.given_up += 1;
+        tracing::error!(partition, given_up = self.given_up, "a lane's thread is blocked and is given up");
+        if MAX_GIVEN_UP < self.given_up {
+            let words = "too many of librdkafka's calls never came back; the process had better begin anew";
+            self.shared.downfall.cause(Failure::Kafka(words.to_owned()));
+        }
+    }
+
+    fn host_number(&self, partition: i32) -> usize {
+        usize::try_from(partition).unwrap_or_default() % self.shared.settings.max_lanes
+    }
+
+    fn list(&self, partitions: &[i32]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, *partition);
+        }
+        list
+    }
+}
+
+/// Answers a revocation.
+fn unassign(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    match consumer.rebalance_protocol() {
+        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+    }
+}
+
+/// A record as a lane takes it.
+pub(crate) fn arrival(message: &BorrowedMessage<'_>, stream: Stream) -> Arrival {
+    let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
+    Arrival {
+        place: Place { stream, offset: Offset(message.offset()) },
+        appended_at: Timestamp::from_millis(millis.unwrap_or_default()),
+        raw: copy_record(message),
+    }
+}

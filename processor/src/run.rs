@@ -1,0 +1,270 @@
+//! The life of the delivering program: verify the topics, join the group, reload, stop.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hookwell_common::config::{Config, DestinationKind};
+use hookwell_common::kafka::{
+    ClientSettings, Figures, KafkaFault, LoggingContext, TopologyError, describe, verify,
+};
+use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, spawn_thread};
+use hookwell_common::telemetry::{AdminServer, Health, Registry, register_build_info};
+use hookwell_common::topics::{Topic, max_record_bytes};
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use tokio::sync::Semaphore;
+
+use crate::cli::Loaded;
+use crate::follow::Follower;
+use crate::metrics::Metrics;
+use crate::poll::{Member, MemberContext};
+use crate::setup::{Setup, Workshop};
+use crate::shared::{Parts, Settings, Shared};
+use crate::state::Expiry;
+use crate::status::Status;
+
+/// How often the watchdog looks.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// A lane's thread that has not moved for so long, while Kafka answers, never will.
+const BLOCKED: Duration = Duration::from_secs(120);
+
+/// How much longer than its lanes a process may take to stop.
+const STOP_GRACE: Duration = Duration::from_secs(20);
+
+/// Delivers until told to stop.
+pub(crate) fn run(
+    loaded: Loaded,
+    clock: Clock,
+    load: impl Fn() -> Result<Loaded, Failure> + Send + 'static,
+) -> Result<(), Failure> {
+    let config = loaded.config.clone();
+    let forwards = block_on(verify_topology(&loaded.config, &loaded.clients))??;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("handlers").build();
+    let runtime = runtime.map_err(cannot_start)?;
+    let all = Arc::new(Semaphore::new(config.processor.max_concurrency));
+    let workshop = Workshop { runtime: runtime.handle().clone(), clock, all };
+
+    let registry = Registry::new();
+    let figures = Figures::default();
+    let metrics = register_build_info(&registry, "processor").and_then(|()| Metrics::register(&registry));
+    let metrics =
+        metrics.map_err(|error| Failure::Usage(format!("the metrics could not be set up: {error}")))?;
+    metrics.expect(&config);
+    let (to_member, reports) = crossbeam_channel::bounded(4096);
+    let (to_follower, orders) = crossbeam_channel::bounded(4096);
+    let setup = Setup::new(&config, &loaded.handlers, forwards, &workshop);
+    let consumers = Consumers::new(&loaded.clients, &config, &figures).map_err(|error| {
+        TopologyError::Unreachable { servers: loaded.clients.bootstrap_servers().to_owned(), error }
+    })?;
+    let shared = Arc::new(Shared::new(Parts {
+        clients: loaded.clients,
+        settings: settings(&config),
+        setup,
+        member: consumers.member,
+        follower: consumers.follower,
+        watermarks: consumers.watermarks,
+        to_member,
+        to_follower,
+        metrics,
+        clock,
+    }));
+
+    let stopping = Arc::new(AtomicBool::new(false));
+    let status = Status::new(Arc::clone(&shared), figures, Arc::clone(&stopping));
+    let admin =
+        AdminServer::start(config.processor.admin_listen, registry, Arc::new(status) as Arc<dyn Health>)?;
+    react_to_signals(&shared, &stopping, workshop, load).map_err(cannot_start)?;
+    tracing::info!(group = config.processor.group_id, admin = %admin.address(), destinations = config.destinations.len(), "delivering");
+
+    let follower = Follower::new(Arc::clone(&shared), orders);
+    let follow_until = Arc::new(AtomicBool::new(false));
+    let until = Arc::clone(&follow_until);
+    let follow = spawn_thread("follow", move || follower.run(&until)).map_err(cannot_start)?;
+    let member = Member::new(Arc::clone(&shared), Topic::Events.name(&config.kafka.topic_prefix), reports);
+    let told_to_stop = Arc::clone(&stopping);
+    let (ended, has_ended) = crossbeam_channel::bounded(1);
+    let poll = spawn_thread("poll", move || {
+        member.run(&told_to_stop);
+        drop(ended);
+    })
+    .map_err(cannot_start)?;
+
+    watch(&shared, &stopping, &has_ended, config.processor.drain_timeout + STOP_GRACE)?;
+    follow_until.store(true, Ordering::Relaxed);
+    for (name, thread) in [("poll", poll), ("follow", follow)] {
+        if thread.join().is_err() {
+            tracing::error!(name, "a thread panicked");
+        }
+    }
+    runtime.shutdown_background();
+    admin.stop();
+    match shared.downfall.take() {
+        Some(failure) => Err(failure),
+        None => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+    }
+}
+
+/// Waits for the member to end; sees to it that it can.
+fn watch(
+    shared: &Shared,
+    stopping: &AtomicBool,
+    has_ended: &crossbeam_channel::Receiver<()>,
+    stop_within: Duration,
+) -> Result<(), Failure> {
+    let mut stop_by: Option<Duration> = None;
+    loop {
+        match has_ended.recv_timeout(WATCH) {
+            Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(crossbeam_channel::RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+        let now = shared.clock.mono();
+        if stopping.load(Ordering::Relaxed) || shared.downfall.has_come() {
+            let stop_by = *stop_by.get_or_insert(now + stop_within);
+            if stop_by <= now {
+                // What is not committed is repeated by the next owner.
+                let words =
+                    "a lane did not end in time; what it had not committed is repeated by the next owner";
+                return Err(shared.downfall.take().unwrap_or_else(|| Failure::Kafka(words.to_owned())));
+            }
+        } else if BLOCKED < shared.board.slowest_host(now) && answers(shared) {
+            let words = "a lane has not moved for two minutes though Kafka answers; the process had better begin anew";
+            shared.downfall.cause(Failure::Kafka(words.to_owned()));
+        }
+    }
+}
+
+fn answers(shared: &Shared) -> bool {
+    shared.watermarks.fetch_metadata(None, Duration::from_secs(5)).is_ok()
+}
+
+fn react_to_signals(
+    shared: &Arc<Shared>,
+    stopping: &Arc<AtomicBool>,
+    workshop: Workshop,
+    load: impl Fn() -> Result<Loaded, Failure> + Send + 'static,
+) -> io::Result<()> {
+    let (shared, stopping) = (Arc::clone(shared), Arc::clone(stopping));
+    on_signals(move |signal| match signal {
+        Signal::Stop => stopping.store(true, Ordering::Relaxed),
+        Signal::Reload => match load().and_then(|loaded| reload(&shared, &loaded, &workshop)) {
+            Ok(()) => {
+                tracing::info!("reloaded routes and destinations; the rest takes effect at the next start")
+            }
+            Err(failure) => tracing::error!("not reloaded, and what was read before still counts: {failure}"),
+        },
+    })
+}
+
+/// Swaps routes and destinations. A topic that a destination newly names must fit, too.
+fn reload(shared: &Shared, loaded: &Loaded, workshop: &Workshop) -> Result<(), Failure> {
+    let forwards = block_on(verify_forwards(&loaded.config, &loaded.clients))??;
+    shared.metrics.expect(&loaded.config);
+    shared.setup.store(Arc::new(Setup::new(&loaded.config, &loaded.handlers, forwards, workshop)));
+    Ok(())
+}
+
+/// Refuses topics that do not fit, and gives the partitions of those that destinations name.
+async fn verify_topology(
+    config: &Config,
+    clients: &ClientSettings,
+) -> Result<BTreeMap<String, i32>, TopologyError> {
+    verify(clients, &config.topic_plan().specs(), config.processor.dedupe_window).await?;
+    verify_forwards(config, clients).await
+}
+
+async fn verify_forwards(
+    config: &Config,
+    clients: &ClientSettings,
+) -> Result<BTreeMap<String, i32>, TopologyError> {
+    let topic_of = |kind: &DestinationKind| match kind {
+        DestinationKind::Kafka { topic } => Some(topic.clone()),
+        DestinationKind::Http { .. } | DestinationKind::Log | DestinationKind::Custom => None,
+    };
+    let names: Vec<_> =
+        config.destinations.iter().filter_map(|destination| topic_of(&destination.kind)).collect();
+    if names.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let seen = describe(clients, &names).await?;
+    let needed = max_record_bytes(config.ingest.max_body_bytes);
+    let mut faults = Vec::new();
+    for name in &names {
+        let mut fault = |what: String| faults.push(KafkaFault { topic: name.clone(), what });
+        let Some(topic) = seen.get(name) else {
+            fault("does not exist, and a destination of kind \"kafka\" names it; create it".to_owned());
+            continue;
+        };
+        let limit =
+            topic.settings.as_ref().and_then(|settings| settings.get("max.message.bytes")?.parse().ok());
+        if limit.is_some_and(|limit: usize| limit < needed) {
+            fault(format!(
+                "takes records of {} bytes, and events may need {needed}; raise max.message.bytes",
+                limit.unwrap_or_default()
+            ));
+        }
+    }
+    if faults.is_empty() {
+        Ok(seen.into_iter().map(|(name, topic)| (name, topic.partitions)).collect())
+    } else {
+        Err(TopologyError::Unfit(faults))
+    }
+}
+
+struct Consumers {
+    member: Arc<BaseConsumer<MemberContext>>,
+    follower: Arc<BaseConsumer<LoggingContext>>,
+    watermarks: BaseConsumer<LoggingContext>,
+}
+
+impl Consumers {
+    fn new(clients: &ClientSettings, config: &Config, figures: &Figures) -> Result<Self, KafkaError> {
+        let group_id = &config.processor.group_id;
+        let member = MemberContext::new(figures.clone());
+        let follower = LoggingContext { figures: figures.clone() };
+        Ok(Self {
+            member: Arc::new(BaseConsumer::from_config_and_context(&clients.group_member(group_id), member)?),
+            follower: Arc::new(BaseConsumer::from_config_and_context(&clients.follower(group_id), follower)?),
+            watermarks: BaseConsumer::from_config_and_context(
+                &clients.watermarks(),
+                LoggingContext::default(),
+            )?,
+        })
+    }
+}
+
+fn settings(config: &Config) -> Settings {
+    let partitions = u32::try_from(config.kafka.partitions).unwrap_or(1).max(1);
+    Settings {
+        group_id: config.processor.group_id.clone(),
+        topic_prefix: config.kafka.topic_prefix.clone(),
+        tiers: u16::try_from(config.retry.tiers.len()).unwrap_or(u16::MAX),
+        expiry: Expiry {
+            dedupe_window: config.processor.dedupe_window,
+            dead_letter_retention: config.kafka.retention.dead_letters,
+        },
+        commit_interval: config.processor.commit_interval,
+        drain_timeout: config.processor.drain_timeout,
+        flood_guard: config.processor.flood_guard.div_ceil(partitions),
+        max_lanes: config.processor.max_lanes,
+        cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+    }
+}
+
+/// Runs `work` to its end on this thread.
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.map_err(cannot_start)?.block_on(work))
+}
+
+fn cannot_start(error: io::Error) -> Failure {
+    Failure::Usage(format!("cannot start: {error}"))
+}
