@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::ConsumerContext;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 pub use rdkafka::statistics::Statistics;
 
 /// Logs, and keeps the newest figures.
@@ -65,8 +65,10 @@ pub fn log_client_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// An error that librdkafka reports outside of any call. It says the same of each broker on each
-/// attempt to connect, so one line stands for many.
+/// An error that librdkafka reports outside of any call. The end of a partition, which it calls an
+/// error as well, is none.
 pub fn log_client_error(error: &KafkaError, reason: &str) {
-    tracing::warn!(target: "kafka", "{error}: {reason}");
+    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        tracing::warn!(target: "kafka", "{error}: {reason}");
+    }
 }
