@@ -27,9 +27,17 @@ need_package() {
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
 }
 
+mode=${1:?usage: prepare.sh run|test}
+
 # What librdkafka, OpenSSL and ring are built with.
 need_package cc gcc g++ libc6-dev
 need_package make make
 need_package perl perl
 need_package curl curl ca-certificates
 need_cargo
+
+# A real Kafka comes from Maven and runs on Java. The demonstration goes on without it, on
+# librdkafka's mock broker; the tests do not.
+if ! need_package java openjdk-17-jre-headless || ! need_package mvn maven; then
+    [ "$mode" = run ] || exit 2
+fi

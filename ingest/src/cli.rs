@@ -1,11 +1,13 @@
 //! The command line of `ingest`: a published contract.
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 use hookwell_common::config::{Config, Environment, Faults};
+use hookwell_common::failpoint;
 use hookwell_common::kafka::ClientSettings;
-use hookwell_common::lifecycle::Failure;
+use hookwell_common::lifecycle::{Failure, conclude};
 use hookwell_common::telemetry::{VERSION, start_logging};
 
 use crate::source::{Sources, resolve_all};
@@ -80,6 +82,12 @@ pub enum Output {
     Text,
     /// For programs.
     Json,
+}
+
+/// Does what the command line asks, and gives the exit status.
+pub fn main() -> ExitCode {
+    let _armed = failpoint::arm();
+    conclude("ingest", execute(Arguments::parse()))
 }
 
 /// Does what `arguments` ask.

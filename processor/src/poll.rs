@@ -16,7 +16,7 @@ use hookwell_common::time::Timestamp;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::types::RDKafkaRespErr;
@@ -118,7 +118,9 @@ pub(crate) struct Member {
 struct Owned {
     epoch: Epoch,
     events: Sender<(Session, Vec<Arrival>)>,
-    /// Present once the lane is ready.
+    /// Where a lane that has become ready wants to read from, until librdkafka goes there.
+    start: Option<(Session, KafkaOffset)>,
+    /// Present once it does.
     feed: Option<Feed>,
 }
 
@@ -181,6 +183,7 @@ impl Member {
             self.note(report);
         }
         self.finish_revocation();
+        self.begin_reading();
         self.flush();
     }
 
@@ -243,7 +246,7 @@ impl Member {
             completions,
             loads: Arc::new(Loads::default()),
         };
-        self.owned.insert(partition, Owned { epoch, events, feed: None });
+        self.owned.insert(partition, Owned { epoch, events, start: None, feed: None });
         self.order(partition, Order::Own(ownership));
     }
 
@@ -255,6 +258,7 @@ impl Member {
         for partition in &partitions {
             let Some(owned) = self.owned.get_mut(partition) else { continue };
             let epoch = owned.epoch;
+            owned.start = None;
             owned.feed = None;
             if lost {
                 self.order(*partition, Order::Abandon { partition: *partition, epoch });
@@ -296,14 +300,16 @@ impl Member {
                 let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
                 let is_leaving = self.revoking.as_ref().is_some_and(|it| it.partitions.contains(&partition));
                 if let Some(owned) = owned.filter(|_| !is_leaving) {
-                    owned.feed = Some(Feed::new(session));
-                    self.begin_reading(partition, start);
+                    owned.start = Some((session, start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset)));
                 }
             }
             Report::Lost { partition, epoch } => {
                 let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
-                if owned.is_some_and(|owned| owned.feed.take().is_some()) {
-                    self.pause(partition);
+                if let Some(owned) = owned {
+                    owned.start = None;
+                    if owned.feed.take().is_some() {
+                        self.pause(partition);
+                    }
                 }
             }
             Report::Drained { partition, epoch } => {
@@ -314,14 +320,27 @@ impl Member {
         }
     }
 
-    /// Reads on from what is committed. The partition is paused so far.
-    fn begin_reading(&mut self, partition: i32, start: Option<i64>) {
-        let offset = start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset);
-        let sought = self.consumer.seek(&self.topic, partition, offset, Duration::from_secs(5));
-        if let Err(error) = sought.and_then(|()| self.consumer.resume(&self.list(&[partition]))) {
-            self.shared.downfall.cause(Failure::Kafka(format!(
-                "partition {partition} could not be read from {offset:?}: {error}"
-            )));
+    /// Has ready lanes read on from what is committed. Their partitions are paused so far.
+    fn begin_reading(&mut self) {
+        for (partition, owned) in &mut self.owned {
+            let Some((session, offset)) = owned.start else { continue };
+            let mut list = TopicPartitionList::new();
+            let sought = list
+                .add_partition_offset(&self.topic, *partition, offset)
+                .and_then(|()| self.consumer.seek_partitions(list.clone(), Duration::from_secs(5)))
+                .and_then(|answer| answer.elements().iter().try_for_each(|element| element.error()))
+                .and_then(|()| self.consumer.resume(&list));
+            match sought {
+                Ok(()) => {
+                    owned.start = None;
+                    owned.feed = Some(Feed::new(session));
+                }
+                // A partition just assigned is not fetched yet; it will be.
+                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+                Err(error) => self.shared.downfall.cause(Failure::Kafka(format!(
+                    "partition {partition} could not be read from {offset:?}: {error}"
+                ))),
+            }
         }
     }
 

@@ -1,1 +1,13 @@
-//! Placeholder.
+//! What the system tests and the demonstration stand on: a real Kafka, the two programs as child
+//! processes, senders, a handler, and an auditor that shares no code with what it judges.
+//!
+//! Nothing depends on this crate.
+
+pub mod auditor;
+pub mod handler;
+pub mod kafka;
+pub mod program;
+pub mod reader;
+pub mod sender;
+pub mod stage;
+pub mod wait;

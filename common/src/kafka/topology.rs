@@ -162,6 +162,10 @@ pub async fn describe(
         .iter()
         .filter_map(|name| Some((name.clone(), SeenTopic { partitions: *counts.get(name)?, settings: None })))
         .collect();
+    // An empty question is an error.
+    if seen.is_empty() {
+        return Ok(seen);
+    }
     let existing: Vec<String> = seen.keys().cloned().collect();
     let resources: Vec<_> = existing.iter().map(|name| ResourceSpecifier::Topic(name)).collect();
     match admin.describe_configs(&resources, &options()).await {
@@ -208,6 +212,9 @@ pub async fn create_missing(
         })
         .collect();
     let mut created = Vec::new();
+    if topics.is_empty() {
+        return Ok(created);
+    }
     for answer in admin.create_topics(&topics, &options()).await.map_err(unreachable)? {
         match answer {
             Ok(name) => created.push(name),

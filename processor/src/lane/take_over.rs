@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hookwell_common::kafka::{partition_counts, retry_tiers};
+use hookwell_common::topics::Topic;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
@@ -300,9 +301,9 @@ fn topic_names(shared: &Shared) -> Result<TopicNames, TakeOverError> {
     let topics = partition_counts(shared.watermarks.client())
         .map_err(|error| TakeOverError::Kafka { what: "the topics could not be listed", error })?;
     let tiers = retry_tiers(&topics, &settings.topic_prefix);
-    if let Some(extra) = tiers.iter().find(|tier| settings.tiers < **tier) {
+    for extra in tiers.iter().filter(|tier| settings.tiers < **tier) {
         tracing::info!(
-            tier = extra,
+            topic = Topic::Retry(*extra).name(&settings.topic_prefix),
             configured = settings.tiers,
             "a retry topic above the configured number is followed until it is empty"
         );

@@ -1,0 +1,163 @@
+//! Counts what was lost, settled twice, or never settled, from nothing but the topics and a list of
+//! what was accepted. Shares no code with the programs: formats are read as `docs/topics.md` says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+
+use anyhow::{Result, ensure};
+
+use crate::reader::{Reader, Record};
+
+/// What became of all events.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Distinct events on the events topic.
+    pub events: usize,
+    /// Deliveries that ended done.
+    pub done: usize,
+    /// Deliveries that ended dead.
+    pub dead: usize,
+    /// Events that heard a 200 and are not on the events topic.
+    pub lost: Vec<(String, String)>,
+    /// Deliveries with an event on the topic, and no terminal state.
+    pub untold: Vec<(String, String)>,
+    /// Deliveries that were settled, or laid among the dead, twice in one generation.
+    pub doubled: Vec<(String, String)>,
+}
+
+impl Audit {
+    /// Whether every promise was kept.
+    pub fn is_clean(&self) -> bool {
+        self.lost.is_empty() && self.untold.is_empty() && self.doubled.is_empty()
+    }
+}
+
+impl fmt::Display for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let first = |what: &[(String, String)]| what.iter().take(3).cloned().collect::<Vec<_>>();
+        write!(
+            f,
+            "{} events, {} done, {} dead; lost {} {:?}, untold {} {:?}, doubled {} {:?}",
+            self.events,
+            self.done,
+            self.dead,
+            self.lost.len(),
+            first(&self.lost),
+            self.untold.len(),
+            first(&self.untold),
+            self.doubled.len(),
+            first(&self.doubled)
+        )
+    }
+}
+
+/// What a state record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct State {
+    status: u8,
+    generation: u16,
+}
+
+const RETRYING: u8 = 1;
+const DONE: u8 = 2;
+const DEAD: u8 = 3;
+
+/// Judges the topics under `prefix`. Each of `accepted` (source and id) heard a 200; each event
+/// owes a terminal state to the destinations that `destinations` names for its source.
+pub fn audit(
+    reader: &Reader,
+    prefix: &str,
+    accepted: &BTreeSet<(String, String)>,
+    destinations: impl Fn(&str) -> Vec<String>,
+) -> Result<Audit> {
+    let events: BTreeSet<_> = reader.read(&format!("{prefix}.events"))?.iter().map(Record::event).collect();
+    let history = histories(&reader.read(&format!("{prefix}.state"))?)?;
+    let dead_letters = reader.read(&format!("{prefix}.dlq"))?;
+
+    let mut audit = Audit { events: events.len(), ..Audit::default() };
+    audit.lost = accepted.difference(&events).cloned().collect();
+    for event in &events {
+        for destination in destinations(&event.0) {
+            let states = history.get(&state_key(&event.0, &event.1, &destination));
+            match states.and_then(|states| states.last()).map(|state| state.status) {
+                Some(DONE) => audit.done += 1,
+                Some(DEAD) => audit.dead += 1,
+                _ => audit.untold.push(event.clone()),
+            }
+            if states.is_some_and(|states| settled_twice(states)) {
+                audit.doubled.push(event.clone());
+            }
+        }
+    }
+    audit.doubled.extend(buried_twice(&dead_letters));
+    Ok(audit)
+}
+
+/// All states of each key, oldest first.
+fn histories(records: &[Record]) -> Result<HashMap<[u8; 16], Vec<State>>> {
+    let mut histories: HashMap<[u8; 16], Vec<State>> = HashMap::new();
+    for record in records {
+        let Ok(key) = <[u8; 16]>::try_from(record.key.as_slice()) else { continue };
+        ensure!(record.value.len() >= 22 && record.value[0] == 1, "a strange state record: {record:?}");
+        let number = |at: usize| u16::from_be_bytes([record.value[at], record.value[at + 1]]);
+        histories.entry(key).or_default().push(State { status: record.value[1], generation: number(2) });
+    }
+    Ok(histories)
+}
+
+/// A terminal state may be written again, which refreshes it and changes nothing; within one
+/// generation it may not follow another that was decided anew, and nothing may follow it.
+fn settled_twice(states: &[State]) -> bool {
+    let mut terminal: BTreeMap<u16, u8> = BTreeMap::new();
+    states.iter().any(|state| match terminal.get(&state.generation) {
+        Some(_) => true,
+        None => {
+            if state.status != RETRYING {
+                terminal.insert(state.generation, state.status);
+            }
+            false
+        }
+    })
+}
+
+fn buried_twice(dead_letters: &[Record]) -> Vec<(String, String)> {
+    let mut seen = BTreeSet::new();
+    let place = |record: &Record| {
+        (record.event(), record.header("hookwell-destination"), record.header("hookwell-generation"))
+    };
+    let again =
+        dead_letters.iter().filter(|record| !record.event().1.is_empty() && !seen.insert(place(record)));
+    again.map(Record::event).collect()
+}
+
+/// The key of a state record: BLAKE3-128 of source, id and destination, each after its length.
+fn state_key(source: &str, id: &str, destination: &str) -> [u8; 16] {
+    let mut hasher = blake3::Hasher::new();
+    for part in [source, id, destination] {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    let mut key = [0; 16];
+    key.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(status: u8, generation: u16) -> State {
+        State { status, generation }
+    }
+
+    #[test]
+    fn one_end_in_each_generation_is_none_too_many() {
+        assert!(!settled_twice(&[state(RETRYING, 0), state(RETRYING, 0), state(DEAD, 0), state(DONE, 1)]));
+    }
+
+    #[test]
+    fn a_second_end_in_a_generation_is_found() {
+        assert!(settled_twice(&[state(DONE, 0), state(DONE, 0)]));
+        assert!(settled_twice(&[state(DEAD, 0), state(RETRYING, 0)]));
+    }
+}

@@ -1,0 +1,171 @@
+//! The two programs as child processes: started, watched, killed.
+
+use std::fs::{self, File};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::sender::client;
+use crate::wait;
+
+/// A running program. Killed when dropped.
+#[derive(Debug)]
+pub struct Program {
+    child: Mutex<Child>,
+    admin: String,
+    log: PathBuf,
+}
+
+impl Program {
+    /// Starts `binary`; what it logs goes to `log`. `admin` is the address of its metrics.
+    pub fn start(
+        binary: &Path,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        log: &Path,
+        admin: &str,
+    ) -> Result<Self> {
+        let file = File::options().create(true).append(true).open(log)?;
+        let child = Command::new(binary)
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
+            .spawn()
+            .with_context(|| format!("{} could not be started", binary.display()))?;
+        Ok(Self { child: Mutex::new(child), admin: admin.to_owned(), log: log.to_owned() })
+    }
+
+    /// Waits until `/readyz` says yes.
+    pub fn ready(self) -> Result<Self> {
+        wait::until("a program to be ready", || match self.ended()? {
+            Some(status) => Ok(Some(Err(anyhow::anyhow!("it ended with {status}: {}", self.last_words())))),
+            None => Ok(self.is_ready()?.then_some(Ok(()))),
+        })
+        .with_context(|| self.last_words())??;
+        Ok(self)
+    }
+
+    /// What `/readyz` says now.
+    pub fn is_ready(&self) -> Result<bool> {
+        Ok(self.readiness()?.0 == 200)
+    }
+
+    /// Status and words of `/readyz`.
+    pub fn readiness(&self) -> Result<(u16, String)> {
+        get(&format!("http://{}/readyz", self.admin))
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.lock().id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(kill_process(Pid::from_child(&self.lock()), signal)?)
+    }
+
+    /// Kills it at once, and waits for its end.
+    pub fn kill(&self) -> Result<()> {
+        let mut child = self.lock();
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn stop(&self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        self.end()
+    }
+
+    /// Waits for its end.
+    pub fn end(&self) -> Result<ExitStatus> {
+        wait::until("a program to end", || self.ended()).with_context(|| self.last_words())
+    }
+
+    /// Waits for the death that its fail-point brings it.
+    pub fn die(&self) -> Result<()> {
+        match self.end()?.signal() {
+            Some(signal) if signal == Signal::KILL.as_raw() => Ok(()),
+            other => bail!("it ended with {other:?} and not at its fail-point: {}", self.last_words()),
+        }
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Result<Option<ExitStatus>> {
+        Ok(self.lock().try_wait()?)
+    }
+
+    /// All that it has logged.
+    pub fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// The sum of all series called `name` that have each of `labels`, such as
+    /// `destination="orders"`.
+    pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let (_, text) = get(&format!("http://{}/metrics", self.admin))?;
+        let of_that_name = |line: &&str| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+                && labels.iter().all(|label| line.contains(label))
+        };
+        let values = text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next());
+        values.map(|value| Ok(value.parse::<f64>()?)).sum()
+    }
+
+    fn last_words(&self) -> String {
+        let log = self.logged();
+        let start = log.len().saturating_sub(3000);
+        let start = (start..log.len()).find(|index| log.is_char_boundary(*index)).unwrap_or(0);
+        format!("its last words:\n{}", &log[start..])
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        self.kill().ok();
+    }
+}
+
+/// What a command that runs to its end printed, and its exit status.
+#[derive(Debug)]
+pub struct Answer {
+    /// The exit status.
+    pub status: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+/// Runs `binary` to its end.
+pub fn answer(binary: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Answer> {
+    let output = Command::new(binary)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("{} could not be started", binary.display()))?;
+    Ok(Answer {
+        status: output.status.code(),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// Status and text of one GET.
+pub fn get(url: &str) -> Result<(u16, String)> {
+    let response = client().get(url).send()?;
+    Ok((response.status().as_u16(), response.text()?))
+}

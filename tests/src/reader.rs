@@ -1,0 +1,247 @@
+//! An independent client of Kafka: reads topics to their end, and writes what strangers would.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use crate::wait;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One record, as it lies on a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// The partition.
+    pub partition: i32,
+    /// The offset.
+    pub offset: i64,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The value.
+    pub value: Vec<u8>,
+    /// Names and values, in order.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// When it was appended, milliseconds since the epoch.
+    pub at: i64,
+}
+
+impl Record {
+    /// One header as text; empty where it is absent.
+    pub fn header(&self, name: &str) -> String {
+        let found = self.headers.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default()
+    }
+
+    /// The event's source and id.
+    pub fn event(&self) -> (String, String) {
+        (self.header("ce_source"), self.header("ce_id"))
+    }
+}
+
+/// Who looks at Kafka from outside.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    bootstrap_servers: String,
+}
+
+impl Reader {
+    /// Looks at that cluster.
+    pub fn new(bootstrap_servers: &str) -> Self {
+        Self { bootstrap_servers: bootstrap_servers.to_owned() }
+    }
+
+    /// Every committed record of `topic`, by partition and offset.
+    pub fn read(&self, topic: &str) -> Result<Vec<Record>> {
+        self.read_as("read_committed", topic)
+    }
+
+    /// Every record of `topic`, those of open and aborted transactions too.
+    pub fn read_uncommitted(&self, topic: &str) -> Result<Vec<Record>> {
+        self.read_as("read_uncommitted", topic)
+    }
+
+    fn read_as(&self, isolation: &str, topic: &str) -> Result<Vec<Record>> {
+        let consumer: BaseConsumer = self
+            .config()
+            .set("group.id", "hookwell-tests-reader")
+            .set("isolation.level", isolation)
+            .set("enable.auto.commit", "false")
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10")
+            .create()?;
+        let partitions = self.partitions(&consumer, topic)?;
+        let mut all = TopicPartitionList::new();
+        for partition in 0..partitions {
+            all.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&all)?;
+        let (mut records, mut open) = (Vec::new(), partitions);
+        while 0 < open {
+            match consumer.poll(PATIENCE).with_context(|| format!("{topic} does not end"))? {
+                Ok(message) => records.push(into_record(&message)),
+                Err(KafkaError::PartitionEOF(_)) => open -= 1,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        records.sort_by_key(|record| (record.partition, record.offset));
+        Ok(records)
+    }
+
+    /// The number of partitions of `topic`.
+    fn partitions(&self, consumer: &BaseConsumer, topic: &str) -> Result<i32> {
+        wait::until_within(PATIENCE, topic, || {
+            let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+            let count = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+            Ok(i32::try_from(count).ok().filter(|count| 0 < *count))
+        })
+    }
+
+    /// Waits until `topic` holds at least `count` committed records, and gives them.
+    pub fn until_holds(&self, topic: &str, count: usize) -> Result<Vec<Record>> {
+        wait::until(&format!("{count} records on {topic}"), || {
+            Ok(Some(self.read(topic)?).filter(|records| count <= records.len()))
+        })
+    }
+
+    /// Puts a record on `topic` without asking anybody.
+    pub fn write(&self, topic: &str, record: &Record) -> Result<()> {
+        let producer: BaseProducer = self.config().set("acks", "all").create()?;
+        send(&producer, topic, record)?;
+        Ok(producer.flush(PATIENCE)?)
+    }
+
+    /// Opens a transaction on `topic`, puts `record` into it, and leaves it open for as long as
+    /// what is returned lives and is not committed.
+    pub fn open_transaction(&self, id: &str, topic: &str, record: &Record) -> Result<BaseProducer> {
+        let producer: BaseProducer =
+            self.config().set("transactional.id", id).set("transaction.timeout.ms", "120000").create()?;
+        producer.init_transactions(PATIENCE)?;
+        producer.begin_transaction()?;
+        send(&producer, topic, record)?;
+        producer.flush(PATIENCE)?;
+        Ok(producer)
+    }
+
+    /// What `group` has committed for each partition of `topic`; absent where it has not.
+    pub fn committed(&self, group: &str, topic: &str) -> Result<BTreeMap<i32, i64>> {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create()?;
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..self.partitions(&consumer, topic)? {
+            asked.add_partition(topic, partition);
+        }
+        let known = consumer.committed_offsets(asked, PATIENCE)?;
+        let offset = |element: rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+            element
+                .offset()
+                .to_raw()
+                .filter(|offset| 0 <= *offset)
+                .map(|offset| (element.partition(), offset))
+        };
+        Ok(known.elements().into_iter().filter_map(offset).collect())
+    }
+
+    /// Has Kafka forget all that `group` has committed, once its last member has left.
+    pub fn forget_offsets(&self, group: &str) -> Result<()> {
+        let admin = self.admin()?;
+        wait::until("the offsets to be forgotten", || {
+            let answers = block_on(admin.delete_groups(&[group], &AdminOptions::new()))??;
+            answers.into_iter().try_for_each(|answer| match answer {
+                Ok(_) => Ok(()),
+                Err((group, code)) => Err(anyhow!("{group}: {code}")),
+            })?;
+            Ok(Some(()))
+        })
+    }
+
+    /// Deletes a topic, and waits until it is gone.
+    pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        let admin = self.admin()?;
+        for answer in block_on(admin.delete_topics(&[topic], &AdminOptions::new()))?? {
+            answer.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
+        }
+        wait::until("the topic to be gone", || {
+            let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
+            Ok(metadata.topics().iter().all(|known| known.name() != topic).then_some(()))
+        })
+    }
+
+    fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {
+        Ok(self.config().create()?)
+    }
+
+    /// Last stable offset and true end of each partition of `topic`.
+    pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
+        let end_as = |isolation: &str| -> Result<HashMap<i32, i64>> {
+            let consumer: BaseConsumer = self
+                .config()
+                .set("group.id", "hookwell-tests-reader")
+                .set("isolation.level", isolation)
+                .create()?;
+            let partitions = 0..self.partitions(&consumer, topic)?;
+            partitions.map(|p| Ok((p, consumer.fetch_watermarks(topic, p, PATIENCE)?.1))).collect()
+        };
+        let stable = end_as("read_committed")?;
+        let ends = end_as("read_uncommitted")?;
+        Ok(ends.into_iter().map(|(partition, end)| (partition, (stable[&partition], end))).collect())
+    }
+
+    /// A client's settings: the tests' own, for they judge those of the programs.
+    pub fn config(&self) -> ClientConfig {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "an independent client, with the defaults of everybody"
+        )]
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
+}
+
+fn send(producer: &BaseProducer, topic: &str, record: &Record) -> Result<()> {
+    let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (name, value)| {
+        headers.insert(Header { key: name, value: Some(value) })
+    });
+    let outgoing = BaseRecord::to(topic)
+        .partition(record.partition)
+        .key(&record.key)
+        .payload(&record.value)
+        .headers(headers);
+    match producer.send(outgoing) {
+        Ok(()) => Ok(()),
+        Err((error, _)) => Err(error.into()),
+    }
+}
+
+fn into_record(message: &impl Message) -> Record {
+    let headers = message.headers().map(|headers| {
+        let owned =
+            |header: Header<'_, &[u8]>| (header.key.to_owned(), header.value.unwrap_or_default().to_vec());
+        headers.iter().map(owned).collect()
+    });
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().unwrap_or_default().to_vec(),
+        value: message.payload().unwrap_or_default().to_vec(),
+        headers: headers.unwrap_or_default(),
+        at: message.timestamp().to_millis().unwrap_or_default(),
+    }
+}
+
+/// Whether an error says that a transaction was fenced.
+pub fn is_fenced(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fenced)
+}

@@ -1,0 +1,178 @@
+//! Who owns a partition: members that come, go, freeze and thaw, and transactions of strangers.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use hookwell_tests::handler::Reply;
+use hookwell_tests::reader::Record;
+use hookwell_tests::sender::Sender;
+use hookwell_tests::wait;
+use rdkafka::producer::Producer;
+use rustix::process::Signal;
+
+use crate::{Common, tests};
+
+tests![
+    the_late_commit_of_a_frozen_owner_does_not_count,
+    a_frozen_owner_that_was_about_to_commit_is_fenced,
+    a_restore_does_not_end_early_because_a_strangers_transaction_hides_states,
+    members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice,
+    a_processor_told_to_stop_finishes_what_is_open,
+    readiness_tells_the_truth,
+];
+
+fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let frozen = stage.processor()?;
+    // The owner is frozen while its handler works, and thawed when another has long settled it.
+    stage.handler.answer(|_| Reply { after: Duration::from_millis(700), ..Reply::from(200) });
+    stage.accept(&["one"])?;
+    stage.handler.until_called(1)?;
+    frozen.signal(Signal::STOP)?;
+    let heir = stage.processor()?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    stage.until_caught_up()?;
+    frozen.signal(Signal::CONT)?;
+
+    // It is a member again, owns nothing that the heir has, and both go on.
+    wait::until("the thawed owner to be a member again", || Ok(frozen.is_ready()?.then_some(())))?;
+    stage.accept(&["two", "one"])?;
+    stage.until_caught_up()?;
+    let audit = stage.until_settled(&["one", "two"])?;
+    ensure!(audit.is_clean() && audit.done == 2, "{audit}");
+    let calls = stage.handler.calls_for("one");
+    ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
+    ensure!(heir.stop()?.success() && frozen.stop()?.success());
+    Ok(())
+}
+
+fn a_frozen_owner_that_was_about_to_commit_is_fenced(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let frozen = stage.start_processor("transaction-committing=1*sleep(1500)")?.ready()?;
+    stage.accept(&["one"])?;
+    let state = stage.topic("state");
+    // The birth record is one; the second lies in the transaction that is about to be committed.
+    wait::until("an open transaction", || {
+        let open = stage.reader.read_uncommitted(&state)?.len() > stage.reader.read(&state)?.len();
+        Ok(open.then_some(()))
+    })?;
+    frozen.signal(Signal::STOP)?;
+    let _heir = stage.processor()?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    frozen.signal(Signal::CONT)?;
+    wait::until("the thawed owner to be a member again", || Ok(frozen.is_ready()?.then_some(())))?;
+    stage.accept(&["two", "one"])?;
+    stage.until_caught_up()?;
+    let audit = stage.until_settled(&["one", "two"])?;
+    ensure!(audit.is_clean() && audit.done == 2, "{audit}");
+    Ok(())
+}
+
+fn a_restore_does_not_end_early_because_a_strangers_transaction_hides_states(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let owner = stage.processor()?;
+    stage.accept(&["one"])?;
+    stage.until_settled(&["one"])?;
+    let nothing = Record {
+        partition: 0,
+        offset: 0,
+        key: b"a stranger's".to_vec(),
+        value: b"never committed".to_vec(),
+        headers: Vec::new(),
+        at: 0,
+    };
+    let stranger = stage.reader.open_transaction(
+        &format!("{}-stranger", stage.prefix),
+        &stage.topic("state"),
+        &nothing,
+    )?;
+    // These states are committed, and hidden behind the open transaction.
+    stage.accept(&["two", "three"])?;
+    stage.until_caught_up()?;
+    ensure!(owner.stop()?.success());
+
+    let heir = stage.start_processor("")?;
+    wait::until("the heir to restore", || {
+        Ok((heir.metric("hookwell_processor_lanes", &["state=\"restoring\""])? == 1.0).then_some(()))
+    })?;
+    stage.accept(&["one", "two", "three"])?;
+    ensure!(!heir.is_ready()?, "ready with states hidden");
+    stranger.abort_transaction(Duration::from_secs(30))?;
+    let _heir = heir.ready()?;
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == 3, "states were missed: {:?}", stage.handler.calls());
+    ensure!(stage.until_settled(&["one", "two", "three"])?.is_clean());
+    Ok(())
+}
+
+fn members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 6)?;
+    stage.handler.answer(|call| Reply {
+        after: Duration::from_millis(5),
+        ..Reply::from(if call.attempt() == "0" && call.event().ends_with('7') { 500 } else { 200 })
+    });
+    let _ingest = stage.ingest()?;
+    let mut accepted = std::collections::BTreeSet::new();
+    let mut send = |from: usize| -> Result<()> {
+        for n in from..from + 150 {
+            let sender = Sender::ALL[n % 4];
+            let id = format!("id-{n}");
+            stage.send(sender, &id)?;
+            if n % 10 == 0 {
+                stage.send(sender, &id)?;
+            }
+            accepted.insert((sender.name().to_owned(), id));
+        }
+        Ok(())
+    };
+    let first = stage.processor()?;
+    send(0)?;
+    let second = stage.start_processor("")?;
+    send(150)?;
+    let second = second.ready()?;
+    send(300)?;
+    first.kill()?;
+    send(450)?;
+    let third = stage.processor()?;
+    send(600)?;
+    ensure!(second.stop()?.success(), "it did not end well");
+    send(750)?;
+    let audit = stage.until_all_settled(&accepted)?;
+    ensure!(audit.is_clean() && audit.done == 900, "{audit}");
+    stage.until_caught_up()?;
+    ensure!(third.stop()?.success());
+    Ok(())
+}
+
+fn a_processor_told_to_stop_finishes_what_is_open(common: &Common) -> Result<()> {
+    let stage = common.stage()?;
+    stage.handler.answer(|_| Reply { after: Duration::from_secs(1), ..Reply::from(200) });
+    let processor = stage.processor()?;
+    stage.accept(&["one", "two", "three"])?;
+    stage.handler.until_called(3)?;
+    ensure!(processor.stop()?.success());
+    let audit = stage.audit(&Default::default())?;
+    ensure!(audit.done == 3 && audit.is_clean(), "{audit}");
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == 3);
+    Ok(())
+}
+
+fn readiness_tells_the_truth(common: &Common) -> Result<()> {
+    let stage = common.stage()?;
+    let processor = stage.processor()?;
+    let spare: Vec<_> = (0..3).map(|_| stage.processor()).collect::<Result<_>>()?;
+    // Three partitions, four members: whoever has nothing to do is ready too.
+    wait::until("partitions to be shared out", || {
+        let all = spare.iter().chain([&processor]);
+        let owned: Vec<f64> = all
+            .map(|member| member.metric("hookwell_processor_assigned_partitions", &[]))
+            .collect::<Result<_>>()?;
+        Ok((owned.iter().sum::<f64>() == 3.0 && owned.iter().all(|count| *count <= 1.0)).then_some(()))
+    })?;
+    for member in spare.iter().chain([&processor]) {
+        wait::until("a member to be ready", || Ok(member.is_ready()?.then_some(())))?;
+    }
+    ensure!(processor.metric("hookwell_build_info", &[])? == 1.0);
+    Ok(())
+}
