@@ -1,8 +1,18 @@
 .DEFAULT_GOAL := help
 
+# Where rustup puts what it installs.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
 .PHONY: help
 help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: run
+run: ## Start Kafka and both programs, send sample webhooks, and show what becomes of them
+	@sh deploy/prepare.sh run
+	@cargo build --locked
+	@cargo build --locked -p hookwell-tests --bin demo
+	@target/debug/demo
 
 .PHONY: test
 test: ## Run every test, those on a real Kafka included

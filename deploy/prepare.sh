@@ -34,6 +34,8 @@ need_package cc gcc g++ libc6-dev
 need_package make make
 need_package perl perl
 need_package curl curl ca-certificates
+# What the README and the demonstration say to type.
+need_package openssl openssl
 need_cargo
 
 # A real Kafka comes from Maven and runs on Java. The demonstration goes on without it, on

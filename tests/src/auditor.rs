@@ -1,10 +1,10 @@
 //! Counts what was lost, settled twice, or never settled, from nothing but the topics and a list of
 //! what was accepted. Shares no code with the programs: formats are read as `docs/topics.md` says.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 
 use crate::reader::{Reader, Record};
 
@@ -54,13 +54,20 @@ impl fmt::Display for Audit {
 /// What a state record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct State {
-    status: u8,
+    status: Status,
     generation: u16,
 }
 
-const RETRYING: u8 = 1;
-const DONE: u8 = 2;
-const DEAD: u8 = 3;
+/// How far a delivery has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It will be tried again.
+    Retrying,
+    /// It is delivered.
+    Done,
+    /// It lies among the dead letters.
+    Dead,
+}
 
 /// Judges the topics under `prefix`. Each of `accepted` (source and id) heard a 200; each event
 /// owes a terminal state to the destinations that `destinations` names for its source.
@@ -71,20 +78,19 @@ pub fn audit(
     destinations: impl Fn(&str) -> Vec<String>,
 ) -> Result<Audit> {
     let events: BTreeSet<_> = reader.read(&format!("{prefix}.events"))?.iter().map(Record::event).collect();
-    let history = histories(&reader.read(&format!("{prefix}.state"))?)?;
+    let history = History::read(reader, prefix)?;
     let dead_letters = reader.read(&format!("{prefix}.dlq"))?;
 
     let mut audit = Audit { events: events.len(), ..Audit::default() };
     audit.lost = accepted.difference(&events).cloned().collect();
     for event in &events {
         for destination in destinations(&event.0) {
-            let states = history.get(&state_key(&event.0, &event.1, &destination));
-            match states.and_then(|states| states.last()).map(|state| state.status) {
-                Some(DONE) => audit.done += 1,
-                Some(DEAD) => audit.dead += 1,
-                _ => audit.untold.push(event.clone()),
+            match history.status(&event.0, &event.1, &destination) {
+                Some(Status::Done) => audit.done += 1,
+                Some(Status::Dead) => audit.dead += 1,
+                Some(Status::Retrying) | None => audit.untold.push(event.clone()),
             }
-            if states.is_some_and(|states| settled_twice(states)) {
+            if settled_twice(history.states(&event.0, &event.1, &destination)) {
                 audit.doubled.push(event.clone());
             }
         }
@@ -93,30 +99,53 @@ pub fn audit(
     Ok(audit)
 }
 
-/// All states of each key, oldest first.
-fn histories(records: &[Record]) -> Result<HashMap<[u8; 16], Vec<State>>> {
-    let mut histories: HashMap<[u8; 16], Vec<State>> = HashMap::new();
-    for record in records {
-        let Ok(key) = <[u8; 16]>::try_from(record.key.as_slice()) else { continue };
-        ensure!(record.value.len() >= 22 && record.value[0] == 1, "a strange state record: {record:?}");
-        let number = |at: usize| u16::from_be_bytes([record.value[at], record.value[at + 1]]);
-        histories.entry(key).or_default().push(State { status: record.value[1], generation: number(2) });
+/// All states of each delivery, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct History(HashMap<[u8; 16], Vec<State>>);
+
+impl History {
+    /// Reads the state topic under `prefix`.
+    pub fn read(reader: &Reader, prefix: &str) -> Result<Self> {
+        let mut histories: HashMap<[u8; 16], Vec<State>> = HashMap::new();
+        for record in reader.read(&format!("{prefix}.state"))? {
+            let Ok(key) = <[u8; 16]>::try_from(record.key.as_slice()) else { continue };
+            histories.entry(key).or_default().push(state(&record)?);
+        }
+        Ok(Self(histories))
     }
-    Ok(histories)
+
+    /// What was decided last of the delivery of event `id` of `source` to `destination`.
+    pub fn status(&self, source: &str, id: &str, destination: &str) -> Option<Status> {
+        self.states(source, id, destination).last().map(|state| state.status)
+    }
+
+    fn states(&self, source: &str, id: &str, destination: &str) -> &[State] {
+        self.0.get(&state_key(source, id, destination)).map_or(&[], Vec::as_slice)
+    }
+}
+
+fn state(record: &Record) -> Result<State> {
+    let value = &record.value;
+    ensure!(value.len() >= 22 && value[0] == 1, "a strange state record: {record:?}");
+    let status = match value[1] {
+        1 => Status::Retrying,
+        2 => Status::Done,
+        3 => Status::Dead,
+        other => bail!("a strange status, {other}, in {record:?}"),
+    };
+    Ok(State { status, generation: u16::from_be_bytes([value[2], value[3]]) })
 }
 
 /// A terminal state may be written again, which refreshes it and changes nothing; within one
 /// generation it may not follow another that was decided anew, and nothing may follow it.
 fn settled_twice(states: &[State]) -> bool {
-    let mut terminal: BTreeMap<u16, u8> = BTreeMap::new();
-    states.iter().any(|state| match terminal.get(&state.generation) {
-        Some(_) => true,
-        None => {
-            if state.status != RETRYING {
-                terminal.insert(state.generation, state.status);
-            }
-            false
+    let mut terminal: BTreeSet<u16> = BTreeSet::new();
+    states.iter().any(|state| {
+        let is_late = terminal.contains(&state.generation);
+        if state.status != Status::Retrying {
+            terminal.insert(state.generation);
         }
+        is_late
     })
 }
 
@@ -144,20 +173,25 @@ fn state_key(source: &str, id: &str, destination: &str) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{State, Status, settled_twice};
 
-    fn state(status: u8, generation: u16) -> State {
+    fn state(status: Status, generation: u16) -> State {
         State { status, generation }
     }
 
     #[test]
     fn one_end_in_each_generation_is_none_too_many() {
-        assert!(!settled_twice(&[state(RETRYING, 0), state(RETRYING, 0), state(DEAD, 0), state(DONE, 1)]));
+        assert!(!settled_twice(&[
+            state(Status::Retrying, 0),
+            state(Status::Retrying, 0),
+            state(Status::Dead, 0),
+            state(Status::Done, 1)
+        ]));
     }
 
     #[test]
     fn a_second_end_in_a_generation_is_found() {
-        assert!(settled_twice(&[state(DONE, 0), state(DONE, 0)]));
-        assert!(settled_twice(&[state(DEAD, 0), state(RETRYING, 0)]));
+        assert!(settled_twice(&[state(Status::Done, 0), state(Status::Done, 0)]));
+        assert!(settled_twice(&[state(Status::Dead, 0), state(Status::Retrying, 0)]));
     }
 }

@@ -91,9 +91,14 @@ impl fmt::Debug for HttpHandler {
 }
 
 impl HttpHandler {
-    /// Listens, and answers each call with 200.
+    /// Listens on a port that nobody uses, and answers each call with 200.
     pub fn start() -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        Self::start_at(0)
+    }
+
+    /// Listens on `port`, and answers each call with 200.
+    pub fn start_at(port: u16) -> Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State {
             clock: Clock::start(),

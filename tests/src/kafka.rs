@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
+use crate::program::child;
 use crate::wait;
 
 /// The project's directory.
@@ -126,7 +127,7 @@ impl Kafka {
     }
 
     fn java(&self) -> Command {
-        let mut java = Command::new("java");
+        let mut java = child("java");
         java.arg("-cp").arg(self.jars.join("*"));
         java
     }
@@ -183,10 +184,19 @@ impl Drop for Kafka {
     }
 }
 
+/// Whether Kafka's jars are here already.
+pub fn are_jars_there() -> bool {
+    jar_folder().is_dir()
+}
+
+fn jar_folder() -> PathBuf {
+    project().join("target/kafka/jars")
+}
+
 /// Kafka's jars, resolved by Maven once and kept under `target/`.
 fn jars() -> Result<PathBuf> {
-    let jars = project().join("target/kafka/jars");
-    if jars.is_dir() {
+    let jars = jar_folder();
+    if are_jars_there() {
         return Ok(jars.canonicalize()?);
     }
     let partial = project().join(format!("target/kafka/jars.{}", std::process::id()));

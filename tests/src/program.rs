@@ -1,9 +1,11 @@
 //! The two programs as child processes: started, watched, killed.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
@@ -11,6 +13,24 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::sender::client;
 use crate::wait;
+
+/// Whether children belong to a process group of their own.
+static APART: AtomicBool = AtomicBool::new(false);
+
+/// From here on Ctrl-C at a terminal reaches this process and not what it starts, so that it can
+/// end its children in order.
+pub fn keep_apart() {
+    APART.store(true, Ordering::Relaxed);
+}
+
+/// A command that starts `binary`.
+pub(crate) fn child(binary: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(binary);
+    if APART.load(Ordering::Relaxed) {
+        command.process_group(0);
+    }
+    command
+}
 
 /// A running program. Killed when dropped.
 #[derive(Debug)]
@@ -30,7 +50,7 @@ impl Program {
         admin: &str,
     ) -> Result<Self> {
         let file = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(binary)
+        let child = child(binary)
             .args(arguments)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())

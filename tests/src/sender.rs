@@ -75,13 +75,13 @@ impl Sender {
 
     /// An event with `id` and `body`, signed now.
     pub fn sign(self, id: &str, body: impl Into<Bytes>) -> Signed {
+        self.sign_at(id, body, Clock::start().now().wall.as_millis() / 1000)
+    }
+
+    /// An event with `id` and `body`, signed `seconds` after the epoch.
+    pub fn sign_at(self, id: &str, body: impl Into<Bytes>, seconds: u64) -> Signed {
         let body = body.into();
-        let seconds = (Clock::start().now().wall.as_millis() / 1000).to_string();
-        let mac = |parts: &[&[u8]]| {
-            let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()));
-            parts.iter().for_each(|part| context.update(part));
-            context.sign()
-        };
+        let seconds = seconds.to_string();
         let headers = match self {
             Sender::GitHub => vec![
                 ("x-hub-signature-256", format!("sha256={}", hex::encode(mac(&[&body])))),
@@ -109,6 +109,13 @@ impl Sender {
         let headers = headers.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         Signed { source: self.name().to_owned(), id: id.to_owned(), headers, body }
     }
+}
+
+/// HMAC-SHA256 over `parts` under [`SECRET`].
+pub fn mac(parts: &[&[u8]]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()));
+    parts.iter().for_each(|part| context.update(part));
+    context.sign()
 }
 
 /// Status and text of the answer to `signed`, posted to the ingest that listens on `port`.

@@ -5,6 +5,7 @@
 mod system {
     pub(crate) mod crashes;
     pub(crate) mod delivery;
+    pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
     pub(crate) mod ownership;
     pub(crate) mod strange_records;
@@ -83,6 +84,7 @@ fn main() -> Result<ExitCode> {
     let files = [
         ("crashes", system::crashes::TESTS),
         ("delivery", system::delivery::TESTS),
+        ("demonstration", system::demonstration::TESTS),
         ("kafka_away", system::kafka_away::TESTS),
         ("ownership", system::ownership::TESTS),
         ("strange_records", system::strange_records::TESTS),

@@ -1,0 +1,85 @@
+//! What became of each sample, from what lies on Kafka and from the handler's own book.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Result, bail};
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use comfy_table::{ContentArrangement, Table};
+use hookwell_tests::auditor::{History, Status};
+use hookwell_tests::handler::HttpHandler;
+use hookwell_tests::program::Program;
+use hookwell_tests::reader::{Reader, Record};
+use hookwell_tests::wait;
+
+use crate::samples::Sample;
+
+/// The destination of the demonstration.
+const DESTINATION: &str = "orders";
+
+/// Waits until each accepted sample has its fate, and tells all of them.
+pub(crate) fn table(
+    reader: &Reader,
+    prefix: &str,
+    (handler, processor): (&HttpHandler, &Program),
+    samples: &[Sample],
+    told_to_stop: &AtomicBool,
+) -> Result<Table> {
+    let accepted: Vec<_> = samples.iter().filter(|sample| sample.status == 200).collect();
+    let copies = accepted.iter().filter(|sample| sample.is_copy).count();
+    let history = wait::until("each sample's fate", || {
+        if told_to_stop.load(Ordering::Relaxed) {
+            return Ok(Some(None));
+        }
+        let history = History::read(reader, prefix)?;
+        let is_settled =
+            accepted.iter().all(|sample| !matches!(status(&history, sample), None | Some(Status::Retrying)));
+        let dropped = processor.metric("hookwell_processor_duplicates_total", &[])?;
+        Ok((is_settled && copies as f64 <= dropped).then_some(Some(history)))
+    })?;
+    let Some(history) = history else { bail!("told to stop before the samples were settled") };
+    let dead_letters = reader.read(&format!("{prefix}.dlq"))?;
+
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Dynamic).set_header([
+        "Sender",
+        "Webhook",
+        "Answer",
+        "Handler calls",
+        "What became of it",
+    ]);
+    for sample in samples {
+        let calls = handler.calls_for(&sample.signed.id);
+        let answers: Vec<_> = calls.iter().map(|call| call.status.to_string()).collect();
+        table.add_row([
+            sample.signed.source.clone(),
+            sample.what.to_owned(),
+            sample.status.to_string(),
+            if sample.is_copy { "none of its own".to_owned() } else { answers.join(", ") },
+            fate(&history, &dead_letters, sample, calls.len()),
+        ]);
+    }
+    Ok(table)
+}
+
+fn status(history: &History, sample: &Sample) -> Option<Status> {
+    history.status(&sample.signed.source, &sample.signed.id, DESTINATION)
+}
+
+fn fate(history: &History, dead_letters: &[Record], sample: &Sample, calls: usize) -> String {
+    if sample.status != 200 {
+        return "refused; nothing reached Kafka".to_owned();
+    }
+    match status(history, sample) {
+        Some(Status::Done) if sample.is_copy && calls == 1 => "recognised as a copy, and dropped".to_owned(),
+        Some(Status::Done) if sample.is_copy => "handled again, which should not be".to_owned(),
+        Some(Status::Done) if calls == 1 => "delivered".to_owned(),
+        Some(Status::Done) => format!("delivered at attempt {calls}"),
+        Some(Status::Dead) => {
+            let event = (sample.signed.source.clone(), sample.signed.id.clone());
+            let letter = dead_letters.iter().find(|letter| letter.event() == event);
+            let reason = letter.map(|letter| letter.header("hookwell-error-class")).unwrap_or_default();
+            format!("a dead letter: {reason}")
+        }
+        Some(Status::Retrying) | None => "not settled".to_owned(),
+    }
+}
