@@ -9,7 +9,8 @@ use super::key_material::KeyMaterial;
 use super::section::Section;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const TEN_YEARS: Duration = Duration::from_secs(3650 * 24 * 3600);
+/// As `humantime` reads and writes "10years".
+const TEN_YEARS: Duration = Duration::from_secs(315_576_000);
 
 /// Properties that carry the promise; setting them otherwise would break it.
 pub const FIXED_PROPERTIES: &[&str] = &[

@@ -9,7 +9,8 @@ use super::section::Section;
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+/// As `humantime` reads and writes "1year".
+const YEAR: Duration = Duration::from_secs(31_557_600);
 
 /// `[processor]`.
 #[derive(Clone, Debug, PartialEq, Eq)]

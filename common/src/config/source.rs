@@ -100,9 +100,7 @@ impl SourceConfig {
             event_id_missing: section.choice("event_id_missing", &missing, EventIdMissing::Hash),
             event_type: section.placed_text("event_type"),
             keep_headers: section.texts("keep_headers").map(lower_case),
-            rate_limit: section
-                .has("rate_limit")
-                .then(|| section.integer("rate_limit", 1..=u32::MAX, u32::MAX)),
+            rate_limit: read_rate_limit(&section),
         };
         refuse_what_is_not_built(&section);
         section.finish();
@@ -134,6 +132,12 @@ impl HmacConfig {
         section.finish();
         hmac
     }
+}
+
+/// Asked for also where it is absent, for a key that is never asked for is not a known one.
+fn read_rate_limit(section: &Section<'_>) -> Option<u32> {
+    let rate = section.integer("rate_limit", 1..=u32::MAX, u32::MAX);
+    section.has("rate_limit").then_some(rate)
 }
 
 /// The contract names these two; this version does not have them, and must not seem to.
