@@ -298,6 +298,18 @@ impl Metrics {
     }
 }
 
+/// Every series that `config` leads to, as it is before anything has happened: what dashboards and
+/// documents are held against.
+pub fn at_start(config: &Config) -> prometheus::Result<Registry> {
+    let registry = Registry::new();
+    let metrics = Metrics::register(&registry)?;
+    metrics.expect(config);
+    metrics.clear_dead(&KnownNames::of(config));
+    // The one series whose labels only an assignment brings.
+    metrics.lag.with_label_values(&["", ""]);
+    Ok(registry)
+}
+
 /// The two labels that most counters have, as the configuration knows them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair<'l> {
@@ -404,11 +416,7 @@ mod tests {
     #[test]
     fn metric_names_are_a_published_contract() {
         assert!(ALL.iter().all(|name| name.starts_with("hookwell_processor_")));
-        let registry = Registry::new();
-        let metrics = Metrics::register(&registry).unwrap();
-        metrics.expect(&config());
-        metrics.clear_dead(&KnownNames::of(&config()));
-        metrics.lag.with_label_values(&["t", "0"]);
+        let registry = at_start(&config()).unwrap();
         let mut registered: Vec<_> =
             registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let mut all = ALL.to_vec();
