@@ -20,3 +20,9 @@ test: ## Run every test, those on a real Kafka included
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked
+
+.PHONY: kill-test
+kill-test: ## Send 20,000 webhooks while programs and Kafka are killed, and count what became of them
+	@sh deploy/prepare.sh test
+	@cargo build --locked
+	@cargo run --locked --quiet -p hookwell-tests --bin kill-test

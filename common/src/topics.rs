@@ -11,6 +11,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Room that a record's key, headers and batch need beside its body, in bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 128 * 1024;
 
+/// Room that a retry or a dead letter needs beside the record from which it was made, in bytes: so
+/// that whatever the events topic took can be passed on.
+pub const HOP_OVERHEAD_BYTES: usize = 16 * 1024;
+
+/// For how long deletion passes over records because their segment is open: records are then not
+/// kept for much longer than the window in which they are recognised.
+const DELETE_SEGMENT: Duration = Duration::from_secs(6 * 3600);
+
 /// A topic of ours, by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -98,6 +106,8 @@ impl TopicSpec {
         ];
         if let Some(segment) = self.segment {
             settings.push(("segment.ms", segment.as_millis().to_string()));
+        }
+        if self.cleanup == Cleanup::CompactDelete {
             settings.push(("min.cleanable.dirty.ratio", "0.2".to_owned()));
         }
         settings
@@ -123,10 +133,11 @@ impl TopicPlan<'_> {
     /// Every topic that must exist, in the order in which they are created.
     pub fn specs(&self) -> Vec<TopicSpec> {
         let retention = &self.kafka.retention;
-        let mut specs = vec![self.spec(Topic::Events, Cleanup::Delete, retention.events, None)];
+        let segment = Some(DELETE_SEGMENT);
+        let mut specs = vec![self.spec(Topic::Events, Cleanup::Delete, retention.events, segment)];
         specs.extend(
             (1..=self.tiers)
-                .map(|tier| self.spec(Topic::Retry(tier), Cleanup::Delete, retention.retry, None)),
+                .map(|tier| self.spec(Topic::Retry(tier), Cleanup::Delete, retention.retry, segment)),
         );
         specs.push(self.spec(Topic::DeadLetters, Cleanup::Delete, retention.dead_letters, None));
         let state_retention = self.dedupe_window.saturating_add(DAY);
@@ -145,6 +156,10 @@ impl TopicPlan<'_> {
         retention: Duration,
         segment: Option<Duration>,
     ) -> TopicSpec {
+        let hop = match topic {
+            Topic::Retry(_) | Topic::DeadLetters => HOP_OVERHEAD_BYTES,
+            Topic::Events | Topic::State | Topic::Quarantine => 0,
+        };
         TopicSpec {
             topic,
             name: topic.name(&self.kafka.topic_prefix),
@@ -153,12 +168,12 @@ impl TopicPlan<'_> {
             cleanup,
             retention,
             segment,
-            max_message_bytes: max_record_bytes(self.max_body_bytes),
+            max_message_bytes: max_record_bytes(self.max_body_bytes) + hop,
         }
     }
 }
 
-/// The largest record that a body of at most `max_body_bytes` can become on any topic.
+/// The largest record that a body of at most `max_body_bytes` can become on the events topic.
 pub fn max_record_bytes(max_body_bytes: usize) -> usize {
     max_body_bytes.saturating_add(RECORD_OVERHEAD_BYTES)
 }

@@ -109,9 +109,12 @@ impl Board {
         lock(&self.hosts).remove(&host);
     }
 
-    /// The longest time for which a host's thread was not seen.
-    pub(crate) fn slowest_host(&self, now: Duration) -> Duration {
-        lock(&self.hosts).values().map(|pulse| pulse.age(now)).max().unwrap_or_default()
+    /// A thread that was not seen for longer than `patience`.
+    pub(crate) fn stalled(&self, now: Duration, patience: Duration) -> Option<&'static str> {
+        let slowest_host = lock(&self.hosts).values().map(|pulse| pulse.age(now)).max().unwrap_or_default();
+        let threads =
+            [("poll", self.member.age(now)), ("follow", self.follower.age(now)), ("lane", slowest_host)];
+        threads.into_iter().find(|(_, age)| patience < *age).map(|(name, _)| name)
     }
 
     /// The member's pulse.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use hookwell_common::kafka::LoggingContext;
+use hookwell_common::lifecycle::Failure;
 use hookwell_common::topics::Topic;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
@@ -43,6 +44,8 @@ pub(crate) struct Follower {
     state_topic: String,
     restores: HashMap<i32, Restore>,
     followed: HashMap<i32, Followings>,
+    /// The newest take-over of each partition: what an older one still asks for means nothing.
+    newest: HashMap<i32, Session>,
 }
 
 /// A state partition that is being read. It is never paused: an end of partition that was told
@@ -69,7 +72,15 @@ impl Follower {
     pub(crate) fn new(shared: Arc<Shared>, orders: Receiver<FollowOrder>) -> Self {
         let consumer = Arc::clone(&shared.follower);
         let state_topic = Topic::State.name(&shared.settings.topic_prefix);
-        Self { shared, consumer, orders, state_topic, restores: HashMap::new(), followed: HashMap::new() }
+        Self {
+            shared,
+            consumer,
+            orders,
+            state_topic,
+            restores: HashMap::new(),
+            followed: HashMap::new(),
+            newest: HashMap::new(),
+        }
     }
 
     /// Follows until nobody can give orders any more, or `stopping` says so.
@@ -124,6 +135,12 @@ impl Follower {
     }
 
     fn obey(&mut self, order: FollowOrder) {
+        let (partition, session) = order.about();
+        let newest = self.newest.entry(partition).or_insert(session);
+        if session < *newest {
+            return;
+        }
+        *newest = session;
         match order {
             FollowOrder::Restore { partition, session, from, lane } => {
                 self.leave(partition);
@@ -139,7 +156,7 @@ impl Follower {
                     starts.iter().map(|(tier, start)| (self.retry_topic(*tier), *start)).collect();
                 self.assign(partition, topics);
             }
-            FollowOrder::Leave { partition } => self.leave(partition),
+            FollowOrder::Leave { partition, .. } => self.leave(partition),
         }
     }
 
@@ -154,7 +171,9 @@ impl Follower {
         // Pauses outlive assignments in librdkafka.
         let taken = self.consumer.incremental_assign(&list).and_then(|()| self.consumer.resume(&list));
         if let Err(error) = taken {
-            tracing::error!(partition, %error, "cannot be followed; the lane begins anew");
+            self.shared
+                .downfall
+                .cause(Failure::Kafka(format!("partition {partition} cannot be followed: {error}")));
         }
     }
 

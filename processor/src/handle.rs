@@ -10,6 +10,8 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
@@ -96,9 +98,14 @@ impl Dispatcher {
         self.lines.insert(ByteString::from(destination), Line { handler, limits, permits });
     }
 
-    /// Calls the handler of `delivery` once there is room, and tells `report` how that ended.
-    pub fn call<R>(&self, delivery: &Delivery, report: impl FnOnce(Completion) -> R + Send + 'static)
-    where
+    /// Calls the handler of `delivery` once there is room, and tells `report` how that ended. The
+    /// call is not made if its partition is not `ours` any more by then: the next owner makes it.
+    pub fn call<R>(
+        &self,
+        delivery: &Delivery,
+        ours: Arc<AtomicBool>,
+        report: impl FnOnce(Completion) -> R + Send + 'static,
+    ) where
         R: Future<Output = ()> + Send,
     {
         let (key, claim) = (delivery.key, delivery.claim);
@@ -113,13 +120,17 @@ impl Dispatcher {
         let (all, clock) = (Arc::clone(&self.all), self.clock);
         spawn(&self.runtime, "call", async move {
             let (outcome, took) = match line {
-                None => (unknown_destination(), std::time::Duration::ZERO),
+                None => (Some(unknown_destination()), Duration::ZERO),
                 Some(line) => {
                     // Both semaphores live as long as somebody may wait for them.
                     let _own = line.permits.acquire().await;
                     let _shared = all.acquire().await;
-                    let begun = clock.mono();
-                    (line.attempt(request).await, clock.mono().saturating_sub(begun))
+                    if ours.load(Ordering::Relaxed) {
+                        let begun = clock.mono();
+                        (Some(line.attempt(request).await), clock.mono().saturating_sub(begun))
+                    } else {
+                        (None, Duration::ZERO)
+                    }
                 }
             };
             failpoint::hit("handler-returned");
@@ -130,7 +141,8 @@ impl Dispatcher {
 
 impl Line {
     async fn attempt(&self, request: Request) -> Outcome {
-        let call = AssertUnwindSafe(self.handler.handle(request)).catch_unwind();
+        // A handler may panic before it has a future to give.
+        let call = AssertUnwindSafe(async { self.handler.handle(request).await }).catch_unwind();
         match tokio::time::timeout(self.limits.timeout, call).await {
             Ok(Ok(Ok(()))) => Outcome::Done,
             Ok(Ok(Err(error))) => Outcome::Failed(error),
@@ -150,8 +162,6 @@ fn unknown_destination() -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::delivery::{Place, Stream, Target};
     use crate::lane::ledger::Offset;
@@ -185,12 +195,17 @@ mod tests {
     }
 
     fn outcome_of(handler: impl Handler, limits: CallLimits) -> Completion {
+        completion_of(handler, limits, true)
+    }
+
+    fn completion_of(handler: impl Handler, limits: CallLimits, is_ours: bool) -> Completion {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut dispatcher =
             Dispatcher::new(runtime.handle().clone(), Clock::start(), Arc::new(Semaphore::new(1)));
         dispatcher.add("d", Arc::new(handler), limits);
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
-        dispatcher.call(&delivery(), async move |completion| sender.send(completion).unwrap());
+        let ours = Arc::new(AtomicBool::new(is_ours));
+        dispatcher.call(&delivery(), ours, async move |completion| sender.send(completion).unwrap());
         receiver.recv().unwrap()
     }
 
@@ -205,16 +220,25 @@ mod tests {
             Err(HandlerError::Transient("busy".into()))
         };
         let completion = outcome_of(handler, CallLimits::default());
-        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::Transient("busy".into())));
+        assert_eq!(completion.outcome, Some(Outcome::Failed(HandlerError::Transient("busy".into()))));
         assert_eq!(completion.claim.attempt, 2);
     }
 
     #[test]
     fn a_handler_that_panics_or_hangs_is_an_outcome_like_any_other() {
         let completion = outcome_of(|_| async { panic!("poison") }, CallLimits::default());
-        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::Panicked));
+        assert_eq!(completion.outcome, Some(Outcome::Failed(HandlerError::Panicked)));
+        let at_once = |_: Request| -> std::future::Ready<Result<(), HandlerError>> { panic!("poison") };
+        let completion = outcome_of(at_once, CallLimits::default());
+        assert_eq!(completion.outcome, Some(Outcome::Failed(HandlerError::Panicked)));
         let limits = CallLimits { timeout: Duration::from_millis(20), concurrency: 1 };
         let completion = outcome_of(|_| std::future::pending(), limits);
-        assert_eq!(completion.outcome, Outcome::Failed(HandlerError::TimedOut(limits.timeout)));
+        assert_eq!(completion.outcome, Some(Outcome::Failed(HandlerError::TimedOut(limits.timeout))));
+    }
+
+    #[test]
+    fn a_call_that_waits_is_not_made_once_the_partition_is_given_back() {
+        let completion = completion_of(|_| async { panic!("it was called") }, CallLimits::default(), false);
+        assert_eq!(completion.outcome, None);
     }
 }

@@ -25,7 +25,7 @@ use crate::delivery::{Arrival, Place, Stream};
 use crate::feed::{EAR_DEPTH, Feed, Flow};
 use crate::lane::host::Host;
 use crate::lane::ledger::Offset;
-use crate::lane::mail::{Ears, Epoch, Loads, Order, Ownership, Report, Session};
+use crate::lane::mail::{Ears, Epoch, Order, Ownership, Report, Session};
 use crate::lane::window::MAX_OPEN;
 use crate::shared::{Shared, lock};
 
@@ -37,6 +37,12 @@ const BURST: usize = 2_000;
 
 /// How much longer than the lanes the member waits for them.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// How long a partition may take until it can be read from where its lane says.
+const BEGIN_WITHIN: Duration = Duration::from_secs(60);
+
+/// How long leaving the group may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Hosts that may be given up before the process had better begin anew.
 const MAX_GIVEN_UP: usize = 4;
@@ -117,11 +123,21 @@ pub(crate) struct Member {
 /// A partition that the group gave us.
 struct Owned {
     epoch: Epoch,
+    /// Whether the lane may still begin anything.
+    ours: Arc<AtomicBool>,
     events: Sender<(Session, Vec<Arrival>)>,
     /// Where a lane that has become ready wants to read from, until librdkafka goes there.
-    start: Option<(Session, KafkaOffset)>,
+    start: Option<Start>,
     /// Present once it does.
     feed: Option<Feed>,
+}
+
+/// Where a lane wants to read from.
+#[derive(Clone, Copy, Debug)]
+struct Start {
+    session: Session,
+    offset: KafkaOffset,
+    since: Duration,
 }
 
 /// A revocation that is not answered yet.
@@ -194,6 +210,11 @@ impl Member {
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => self.take(&message),
+                Some(Err(error)) if is_fatal(&error) => {
+                    let words = format!("the group member cannot go on: {error}");
+                    self.shared.downfall.cause(Failure::Kafka(words));
+                    break;
+                }
                 Some(Err(error)) => tracing::warn!(%error, "the group member met an error"),
             }
             wait = Duration::ZERO;
@@ -213,12 +234,7 @@ impl Member {
 
     /// The group gave us partitions: each gets a lane, and nothing is read before it is ready.
     fn assign(&mut self, partitions: &[i32]) {
-        let list = self.list(partitions);
-        let answered = match self.consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(&list),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(&list),
-        };
-        if let Err(error) = answered.and_then(|()| self.consumer.pause(&list)) {
+        if let Err(error) = self.take_assignment(&self.list(partitions)) {
             self.shared.downfall.cause(Failure::Kafka(format!("the assignment could not be taken: {error}")));
             return;
         }
@@ -232,22 +248,34 @@ impl Member {
         }
     }
 
+    /// Answers an assignment; nothing is read of it for now.
+    fn take_assignment(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
+        match self.consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => self.consumer.incremental_assign(list)?,
+            RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(list)?,
+        }
+        self.consumer.pause(list)
+    }
+
     fn own(&mut self, partition: i32) {
         self.epochs += 1;
         let epoch = Epoch(self.epochs);
         let (events, hear_events) = crossbeam_channel::bounded(EAR_DEPTH);
         let (follow, hear_follow) = crossbeam_channel::bounded(EAR_DEPTH);
         let (completions, hear_completions) = crossbeam_channel::bounded(MAX_OPEN + 64);
+        let ours = Arc::new(AtomicBool::new(true));
         let ownership = Ownership {
             partition,
             epoch,
             ears: Ears { events: hear_events, follow: hear_follow, completions: hear_completions },
             follow,
             completions,
-            loads: Arc::new(Loads::default()),
+            ours: Arc::clone(&ours),
         };
-        self.owned.insert(partition, Owned { epoch, events, start: None, feed: None });
-        self.order(partition, Order::Own(ownership));
+        self.owned.insert(partition, Owned { epoch, ours, events, start: None, feed: None });
+        if !self.order(partition, Order::Own(ownership)) {
+            self.give_up_host(self.host_number(partition), &[]);
+        }
     }
 
     /// The group takes partitions away.
@@ -258,14 +286,19 @@ impl Member {
         for partition in &partitions {
             let Some(owned) = self.owned.get_mut(partition) else { continue };
             let epoch = owned.epoch;
+            owned.ours.store(false, Ordering::Relaxed);
             owned.start = None;
             owned.feed = None;
-            if lost {
-                self.order(*partition, Order::Abandon { partition: *partition, epoch });
+            let drain_by = now + self.shared.settings.drain_timeout;
+            let order = if lost {
+                Order::Abandon { partition: *partition, epoch }
             } else {
+                Order::Drain { partition: *partition, epoch, deadline: drain_by }
+            };
+            if !self.order(*partition, order) {
+                self.give_up_host(self.host_number(*partition), &partitions);
+            } else if !lost {
                 waiting.insert((*partition, epoch.0));
-                let deadline = now + self.shared.settings.drain_timeout;
-                self.order(*partition, Order::Drain { partition: *partition, epoch, deadline });
             }
         }
         let deadline = now + self.shared.settings.drain_timeout + GRACE;
@@ -280,11 +313,13 @@ impl Member {
         else {
             return;
         };
-        for (partition, _) in &revoking.waiting {
-            self.give_up_host_of(*partition);
-        }
         for partition in &revoking.partitions {
             self.owned.remove(partition);
+        }
+        let blocked: BTreeSet<_> =
+            revoking.waiting.iter().map(|(partition, _)| self.host_number(*partition)).collect();
+        for number in blocked {
+            self.give_up_host(number, &[]);
         }
         let is_asked = !self.consumer.context().leaving.load(Ordering::Relaxed);
         if is_asked && let Err(error) = unassign(&self.consumer, &self.list(&revoking.partitions)) {
@@ -295,12 +330,14 @@ impl Member {
     }
 
     fn note(&mut self, report: Report) {
+        let now = self.shared.clock.mono();
         match report {
             Report::Ready { partition, epoch, session, start } => {
                 let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
                 let is_leaving = self.revoking.as_ref().is_some_and(|it| it.partitions.contains(&partition));
                 if let Some(owned) = owned.filter(|_| !is_leaving) {
-                    owned.start = Some((session, start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset)));
+                    let offset = start.map_or(KafkaOffset::Beginning, KafkaOffset::Offset);
+                    owned.start = Some(Start { session, offset, since: now });
                 }
             }
             Report::Lost { partition, epoch } => {
@@ -323,7 +360,7 @@ impl Member {
     /// Has ready lanes read on from what is committed. Their partitions are paused so far.
     fn begin_reading(&mut self) {
         for (partition, owned) in &mut self.owned {
-            let Some((session, offset)) = owned.start else { continue };
+            let Some(Start { session, offset, since }) = owned.start else { continue };
             let mut list = TopicPartitionList::new();
             let sought = list
                 .add_partition_offset(&self.topic, *partition, offset)
@@ -335,8 +372,8 @@ impl Member {
                     owned.start = None;
                     owned.feed = Some(Feed::new(session));
                 }
-                // A partition just assigned is not fetched yet; it will be.
-                Err(error) if error.rdkafka_error_code() == Some(RDKafkaErrorCode::State) => {}
+                // A partition just assigned is not fetched yet, and Kafka may be away; both pass.
+                Err(_) if self.shared.clock.mono().saturating_sub(since) < BEGIN_WITHIN => {}
                 Err(error) => self.shared.downfall.cause(Failure::Kafka(format!(
                     "partition {partition} could not be read from {offset:?}: {error}"
                 ))),
@@ -380,24 +417,58 @@ impl Member {
 
     /// Stops as a member that leaves in order: drains every lane, then leaves the group.
     fn hand_everything_back(&mut self) {
+        // What the group has asked for already must still be answered.
+        self.await_revocation();
         let all: Vec<_> = self.owned.keys().copied().collect();
         tracing::info!(partitions = ?all, "stopping: handing everything back");
         self.consumer.context().leaving.store(true, Ordering::Relaxed);
         self.revoke(all, false);
+        self.await_revocation();
+        self.leave_group();
+    }
+
+    fn await_revocation(&mut self) {
         while self.revoking.is_some() {
             while let Ok(report) = self.reports.recv_timeout(Duration::from_millis(10)) {
                 self.note(report);
             }
-            let now = self.shared.clock.mono();
-            self.shared.board.member().beat(now);
+            self.shared.board.member().beat(self.shared.clock.mono());
             self.finish_revocation();
         }
-        // The consumer leaves the group when its last owner drops it.
-        self.consumer.unsubscribe();
     }
 
-    /// Gives an order to the host of `partition`, which is started if it is not there.
-    fn order(&mut self, partition: i32, order: Order) {
+    /// Tells the group, so that the next owners need not wait for this member's session to end.
+    /// Not where Kafka does not answer: librdkafka may crash when it leaves a coordinator that is
+    /// away (fixed in 2.14.2).
+    fn leave_group(&mut self) {
+        if self.shared.watermarks.fetch_metadata(None, LEAVE_WITHIN).is_err() {
+            return;
+        }
+        // What the group asked for between the last poll and now.
+        for rebalance in std::mem::take(&mut *lock(&self.consumer.context().rebalances)) {
+            let answered = match rebalance {
+                Rebalance::Assign(partitions) => self.take_assignment(&self.list(&partitions)),
+                Rebalance::Revoke { partitions, .. } => unassign(&self.consumer, &self.list(&partitions)),
+            };
+            if let Err(error) = answered {
+                tracing::warn!(%error, "a rebalance could not be answered while leaving");
+            }
+        }
+        if let Err(error) = self.consumer.close_queue() {
+            tracing::warn!(%error, "the group could not be left");
+            return;
+        }
+        let leave_by = self.shared.clock.mono() + LEAVE_WITHIN;
+        while !self.consumer.closed() && self.shared.clock.mono() < leave_by {
+            // Whatever comes now is the next owner's.
+            drop(self.consumer.poll(IDLE_POLL));
+        }
+        tracing::info!(left = self.consumer.closed(), "out of the group");
+    }
+
+    /// Gives an order to the host of `partition`, which is started if it is not there. `false` if
+    /// it does not take orders any more.
+    fn order(&mut self, partition: i32, order: Order) -> bool {
         let number = self.host_number(partition);
         if !self.hosts.contains_key(&number) {
             match Host::start(number, Arc::clone(&self.shared)) {
@@ -406,28 +477,41 @@ impl Member {
                     self.shared
                         .downfall
                         .cause(Failure::Kafka(format!("a thread could not be started: {error}")));
-                    return;
+                    return true;
                 }
             }
         }
-        let refused = self.hosts.get(&number).and_then(|host| host.orders.try_send(order).err());
-        if refused.is_some() {
-            self.give_up_host_of(partition);
-        }
+        self.hosts.get(&number).is_some_and(|host| host.orders.try_send(order).is_ok())
     }
 
     /// A host that does not answer is left to itself: its producers are fenced by whoever owns its
-    /// partitions next. A process that has left several had better begin anew.
-    fn give_up_host_of(&mut self, partition: i32) {
-        let number = self.host_number(partition);
+    /// partitions next. That is another host of this process, but for those that are `leaving`. A
+    /// process that has left several hosts had better begin anew.
+    fn give_up_host(&mut self, number: usize, leaving: &[i32]) {
         let Some(host) = self.hosts.remove(&number) else { return };
         host.given_up.store(true, Ordering::Relaxed);
         self.shared.board.forget_host(number);
         self.given_up += 1;
-        tracing::error!(partition, given_up = self.given_up, "a lane's thread is blocked and is given up");
+        tracing::error!(number, given_up = self.given_up, "a lane's thread is blocked and is given up");
         if MAX_GIVEN_UP < self.given_up {
             let words = "too many of librdkafka's calls never came back; the process had better begin anew";
             self.shared.downfall.cause(Failure::Kafka(words.to_owned()));
+            return;
+        }
+        let also_leaving = self.revoking.as_ref().map(|it| it.partitions.clone()).unwrap_or_default();
+        let orphans: Vec<_> = self
+            .owned
+            .keys()
+            .copied()
+            .filter(|partition| self.host_number(*partition) == number)
+            .filter(|partition| !leaving.contains(partition) && !also_leaving.contains(partition))
+            .collect();
+        for partition in orphans {
+            if let Some(owned) = self.owned.get(&partition) {
+                owned.ours.store(false, Ordering::Relaxed);
+            }
+            self.pause(partition);
+            self.own(partition);
         }
     }
 
@@ -442,6 +526,13 @@ impl Member {
         }
         list
     }
+}
+
+/// Whether a member that met `error` is none any more: librdkafka then gives up its assignment
+/// without a word.
+fn is_fatal(error: &KafkaError) -> bool {
+    matches!(error, KafkaError::MessageConsumptionFatal(_))
+        || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
 }
 
 /// Answers a revocation.

@@ -30,8 +30,8 @@ pub struct Delay {
     pub wait: Duration,
 }
 
-/// Longer than any delay that somebody plausibly configured: what a record asks for beyond it is
-/// a skewed clock or a forged header, and must not hold its place for ever.
+/// Longer than any delay that somebody plausibly configured: what a handler or a record asks for
+/// beyond it is a mistake, a skewed clock or a forged header, and must not hold its place for ever.
 const CEILING: Duration = Duration::from_secs(24 * 3600);
 
 impl RetryPolicy {
@@ -43,7 +43,9 @@ impl RetryPolicy {
         let by_request = retry_after
             .map_or(0, |wanted| self.tiers.iter().position(|tier| wanted <= *tier).unwrap_or(last));
         let index = by_attempt.max(by_request);
-        let wait = self.tiers[index].mul_f64(1.0 + self.limits.jitter * jitter.clamp(0.0, 1.0));
+        // Who asks for longer than any tier waits in the last one for as long as was asked.
+        let base = self.tiers[index].max(retry_after.unwrap_or_default().min(CEILING));
+        let wait = base.mul_f64(1.0 + self.limits.jitter * jitter.clamp(0.0, 1.0));
         Delay { tier: Tier(u16::try_from(index + 1).unwrap_or(u16::MAX)), wait }
     }
 
@@ -87,6 +89,13 @@ mod tests {
         let tier = |seconds| policy(0.0).delay_after(0, Some(Duration::from_secs(seconds)), 0.0).tier.0;
         assert_eq!([tier(0), tier(5), tier(6), tier(30), tier(31), tier(9999)], [1, 1, 2, 2, 3, 3]);
         assert_eq!(policy(0.0).delay_after(2, Some(Duration::ZERO), 0.0).tier, Tier(3));
+    }
+
+    #[test]
+    fn who_asks_for_longer_than_any_tier_is_left_alone_as_long_but_not_for_ever() {
+        let wait = |seconds| policy(0.0).delay_after(0, Some(Duration::from_secs(seconds)), 0.0);
+        assert_eq!(wait(600), Delay { tier: Tier(3), wait: Duration::from_secs(600) });
+        assert_eq!(wait(u64::MAX).wait, CEILING);
     }
 
     #[test]

@@ -99,7 +99,9 @@ pub(crate) fn run(
     follow_until.store(true, Ordering::Relaxed);
     for (name, thread) in [("poll", poll), ("follow", follow)] {
         if thread.join().is_err() {
-            tracing::error!(name, "a thread panicked");
+            shared
+                .downfall
+                .cause(Failure::Kafka(format!("the {name} thread panicked: a fault of Hookwell's")));
         }
     }
     runtime.shutdown_background();
@@ -135,9 +137,13 @@ fn watch(
                     "a lane did not end in time; what it had not committed is repeated by the next owner";
                 return Err(shared.downfall.take().unwrap_or_else(|| Failure::Kafka(words.to_owned())));
             }
-        } else if BLOCKED < shared.board.slowest_host(now) && answers(shared) {
-            let words = "a lane has not moved for two minutes though Kafka answers; the process had better begin anew";
-            shared.downfall.cause(Failure::Kafka(words.to_owned()));
+        } else if let Some(name) = shared.board.stalled(now, BLOCKED)
+            && answers(shared)
+        {
+            let words = format!(
+                "a {name} thread has not moved for two minutes though Kafka answers; the process had better begin anew"
+            );
+            shared.downfall.cause(Failure::Kafka(words));
         }
     }
 }
@@ -153,21 +159,39 @@ fn react_to_signals(
     load: impl Fn() -> Result<Loaded, Failure> + Send + 'static,
 ) -> io::Result<()> {
     let (shared, stopping) = (Arc::clone(shared), Arc::clone(stopping));
+    // Reloading asks Kafka, and a signal to stop must not wait for that.
+    let (wish, wishes) = crossbeam_channel::bounded(1);
+    spawn_thread("reload", move || {
+        for () in wishes {
+            match load().and_then(|mut loaded| reload(&shared, &mut loaded, &workshop)) {
+                Ok(()) => {
+                    tracing::info!(
+                        "reloaded routes and destinations; the rest takes effect at the next start"
+                    )
+                }
+                Err(failure) => {
+                    tracing::error!("not reloaded, and what was read before still counts: {failure}")
+                }
+            }
+        }
+    })?;
     on_signals(move |signal| match signal {
         Signal::Stop => stopping.store(true, Ordering::Relaxed),
-        Signal::Reload => match load().and_then(|loaded| reload(&shared, &loaded, &workshop)) {
-            Ok(()) => {
-                tracing::info!("reloaded routes and destinations; the rest takes effect at the next start")
-            }
-            Err(failure) => tracing::error!("not reloaded, and what was read before still counts: {failure}"),
-        },
+        // One that waits already sees the file as it is by then.
+        Signal::Reload => drop(wish.try_send(())),
     })
 }
 
-/// Swaps routes and destinations. A topic that a destination newly names must fit, too.
-fn reload(shared: &Shared, loaded: &Loaded, workshop: &Workshop) -> Result<(), Failure> {
-    let forwards = block_on(verify_forwards(&loaded.config, &loaded.clients))??;
+/// Swaps routes and destinations. A topic that a destination newly names must fit, too; retry tiers
+/// stay as they were at the start, for each has a topic that lanes follow.
+fn reload(shared: &Shared, loaded: &mut Loaded, workshop: &Workshop) -> Result<(), Failure> {
+    loaded.config.retry.tiers.clone_from(&shared.settings.tiers);
+    let mut forwards = block_on(verify_forwards(&loaded.config, &loaded.clients))??;
     shared.metrics.expect(&loaded.config);
+    // What was decided before the reload still has to be written.
+    for (topic, partitions) in &shared.setup.load().forwards {
+        forwards.entry(topic.clone()).or_insert(*partitions);
+    }
     shared.setup.store(Arc::new(Setup::new(&loaded.config, &loaded.handlers, forwards, workshop)));
     Ok(())
 }
@@ -246,7 +270,7 @@ fn settings(config: &Config) -> Settings {
     Settings {
         group_id: config.processor.group_id.clone(),
         topic_prefix: config.kafka.topic_prefix.clone(),
-        tiers: u16::try_from(config.retry.tiers.len()).unwrap_or(u16::MAX),
+        tiers: config.retry.tiers.clone(),
         expiry: Expiry {
             dedupe_window: config.processor.dedupe_window,
             dead_letter_retention: config.kafka.retention.dead_letters,

@@ -13,6 +13,7 @@ use rdkafka::consumer::BaseConsumer;
 
 use crate::board::Board;
 use crate::lane::mail::{FollowOrder, Report, Session};
+use crate::lane::recall::Recollection;
 use crate::metrics::Metrics;
 use crate::poll::MemberContext;
 use crate::setup::Setup;
@@ -43,9 +44,12 @@ pub(crate) struct Shared {
     /// The clocks.
     pub(crate) clock: Clock,
     /// Lanes that have something to commit.
-    pub(crate) busy_lanes: AtomicUsize,
+    pub(crate) busy_lanes: Arc<AtomicUsize>,
     /// States of partitions that were handed back, for when they return.
     pub(crate) remembered: Mutex<HashMap<i32, Remembered>>,
+    /// What calls came to whose partitions were lost before it could be committed, as in an outage of
+    /// Kafka that was longer than the member's session.
+    pub(crate) recollections: Mutex<HashMap<i32, Recollection>>,
     /// Why the process must end, once it must.
     pub(crate) downfall: Downfall,
     sessions: AtomicU64,
@@ -58,8 +62,8 @@ pub(crate) struct Settings {
     pub(crate) group_id: String,
     /// What all topics' names begin with.
     pub(crate) topic_prefix: String,
-    /// The configured number of retry tiers.
-    pub(crate) tiers: u16,
+    /// The delays of the retry tiers, each with its topic.
+    pub(crate) tiers: Vec<Duration>,
     /// For how long states are kept.
     pub(crate) expiry: Expiry,
     /// The least time between two commits of a busy lane.
@@ -148,8 +152,9 @@ impl Shared {
             metrics: parts.metrics,
             board: Board::default(),
             clock: parts.clock,
-            busy_lanes: AtomicUsize::new(0),
+            busy_lanes: Arc::default(),
             remembered: Mutex::default(),
+            recollections: Mutex::default(),
             downfall: Downfall::default(),
             sessions: AtomicU64::new(1),
         }

@@ -102,15 +102,8 @@ impl Status {
 
 impl Health for Status {
     fn live(&self) -> Readiness {
-        let now = self.shared.clock.mono();
-        let board = &self.shared.board;
-        let threads = [
-            ("poll", board.member().age(now)),
-            ("follow", board.follower().age(now)),
-            ("lane", board.slowest_host(now)),
-        ];
-        match threads.into_iter().find(|(_, age)| STALL < *age) {
-            Some((name, age)) => Err(format!("a {name} thread has not moved for {} s", age.as_secs())),
+        match self.shared.board.stalled(self.shared.clock.mono(), STALL) {
+            Some(name) => Err(format!("a {name} thread has not moved for {} s", STALL.as_secs())),
             None => Ok(()),
         }
     }

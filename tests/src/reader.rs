@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, anyhow};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -147,6 +147,14 @@ impl Reader {
                 .map(|offset| (element.partition(), offset))
         };
         Ok(known.elements().into_iter().filter_map(offset).collect())
+    }
+
+    /// Commits `offset` for a partition in the name of `group`, which must have no member.
+    pub fn commit(&self, group: &str, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let consumer: BaseConsumer = self.config().set("group.id", group).create()?;
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        wait::until("the offset to be committed", || Ok(Some(consumer.commit(&offsets, CommitMode::Sync)?)))
     }
 
     /// Has Kafka forget all that `group` has committed, once its last member has left.

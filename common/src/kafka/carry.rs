@@ -1,5 +1,7 @@
 //! Records between the codec and librdkafka.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use crate::event::Event;
@@ -20,14 +22,15 @@ pub fn collect_headers(capacity: usize, encode: impl FnOnce(&mut dyn FnMut(&str,
     headers.unwrap_or_default()
 }
 
-/// Copies what librdkafka lent us.
+/// Copies what librdkafka lent us. Headers of which one has a name that is not UTF-8 are left out,
+/// all of them: rdkafka panics where it should tell, and such a record is not one of ours.
 pub fn copy_record(message: &BorrowedMessage<'_>) -> RawRecord {
     let value = message.payload().unwrap_or_default();
-    match message.headers() {
-        None => RawRecord::copy(message.key(), value, std::iter::empty()),
-        Some(headers) => {
-            let headers = headers.iter().map(|header| (header.key, header.value.unwrap_or_default()));
-            RawRecord::copy(message.key(), value, headers)
-        }
-    }
+    let bare = || RawRecord::copy(message.key(), value, std::iter::empty());
+    let Some(headers) = message.headers() else { return bare() };
+    let whole = || {
+        let headers = headers.iter().map(|header| (header.key, header.value.unwrap_or_default()));
+        RawRecord::copy(message.key(), value, headers)
+    };
+    catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|_| bare())
 }

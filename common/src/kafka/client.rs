@@ -35,9 +35,10 @@ impl ClientSettings {
     /// Ingest's producer: one lonely record fast, a crowd in batches.
     pub fn ingest_producer(&self, delivery_timeout: Duration) -> ClientConfig {
         let millis = delivery_timeout.as_millis().max(10).to_string();
-        let mut config = self.common("hookwell-ingest");
+        let mut config = self.base();
         self.producer(&mut config);
         config
+            .set("message.max.bytes", self.max_record_bytes.to_string())
             // The sender waits: after this long it hears 503 and keeps the event.
             .set("message.timeout.ms", &millis)
             // A broker that answers nothing must not hold the connection for the default 60 s.
@@ -47,14 +48,17 @@ impl ClientSettings {
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "262144")
             .set("statistics.interval.ms", "5000");
-        config
+        self.seal(config, "hookwell-ingest")
     }
 
     /// The producer of one lane, of one owned partition.
     pub fn transactional_producer(&self, transactional_id: &str) -> ClientConfig {
-        let mut config = self.common(&format!("hookwell-lane-{transactional_id}"));
+        let mut config = self.base();
         self.producer(&mut config);
         config
+            // What lies on a topic must be passed on, also where today's limit is lower: each topic
+            // has its own, and the broker holds to it.
+            .set("message.max.bytes", "1000000000")
             // Stable per partition: the next owner's `init_transactions` fences this one.
             .set("transactional.id", transactional_id)
             // A lane commits all it has in one go, so nothing is open for long; a dead owner's
@@ -64,38 +68,34 @@ impl ClientSettings {
             // One whole batch of a lane fits, or `send` would have to wait for itself.
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "1048576")
-            .set("batch.num.messages", "10000");
-        config
+            .set("batch.num.messages", "10000")
+            // Topics take batches as large as their largest record.
+            .set("batch.size", self.max_record_bytes.min(1_000_000).to_string());
+        self.seal(config, &format!("hookwell-lane-{transactional_id}"))
     }
 
     /// The group member. It subscribes to the events topic and to nothing else.
     pub fn group_member(&self, group_id: &str) -> ClientConfig {
-        let mut config = self.common("hookwell-member");
+        let mut config = self.base();
         self.consumer(&mut config, group_id);
-        config.set("isolation.level", "read_committed");
-        let asked = |name: &str| self.properties.iter().any(|(property, _)| property == name);
+        config.set("isolation.level", "read_committed").set("statistics.interval.ms", "1000");
+        // Under the protocol "consumer" these are the broker's to set.
         if !self.properties.iter().any(|(name, value)| name == "group.protocol" && value == "consumer") {
-            if !asked("partition.assignment.strategy") {
-                config.set("partition.assignment.strategy", "cooperative-sticky");
-            }
-            // A dead member's partitions move after this long.
-            if !asked("session.timeout.ms") {
-                config.set("session.timeout.ms", "10000");
-            }
-            // Members learn of a rebalance with their next heartbeat: the default of 3 s makes
-            // each hand-over take twice that (measured).
-            if !asked("heartbeat.interval.ms") {
-                config.set("heartbeat.interval.ms", "500");
-            }
+            config
+                .set("partition.assignment.strategy", "cooperative-sticky")
+                // A dead member's partitions move after this long.
+                .set("session.timeout.ms", "10000")
+                // Members learn of a rebalance with their next heartbeat: the default of 3 s makes
+                // each hand-over take twice that (measured).
+                .set("heartbeat.interval.ms", "500");
         }
-        config.set("statistics.interval.ms", "1000");
-        config
+        self.seal(config, "hookwell-member")
     }
 
     /// The consumer of retry and state partitions. It never joins the group: it follows what the
     /// member was given, and needs the group's id only to ask for committed offsets.
     pub fn follower(&self, group_id: &str) -> ClientConfig {
-        let mut config = self.common("hookwell-follower");
+        let mut config = self.base();
         self.consumer(&mut config, group_id);
         config
             .set("isolation.level", "read_committed")
@@ -104,20 +104,20 @@ impl ClientSettings {
             // While a restore waits for its end nothing else is fetched: don't wait long.
             .set("fetch.wait.max.ms", "10")
             .set("statistics.interval.ms", "1000");
-        config
+        self.seal(config, "hookwell-follower")
     }
 
     /// A consumer that reads nothing, and sees the true end of a partition: under
     /// `read_committed` an open transaction hides what was committed after it began.
     pub fn watermarks(&self) -> ClientConfig {
-        let mut config = self.common("hookwell-watermarks");
+        let mut config = self.base();
         config.set("isolation.level", "read_uncommitted");
-        config
+        self.seal(config, "hookwell-watermarks")
     }
 
     /// For creating and describing topics.
     pub fn admin(&self) -> ClientConfig {
-        self.common("hookwell-admin")
+        self.seal(self.base(), "hookwell-admin")
     }
 
     fn producer(&self, config: &mut ClientConfig) {
@@ -128,7 +128,6 @@ impl ClientSettings {
             // themselves while earlier ones are under way (measured).
             .set("linger.ms", "0")
             .set("sticky.partitioning.linger.ms", "0")
-            .set("message.max.bytes", self.max_record_bytes.to_string())
             .set("retry.backoff.ms", "50");
     }
 
@@ -149,8 +148,8 @@ impl ClientSettings {
             .set("max.partition.fetch.bytes", self.max_record_bytes.max(1_048_576).to_string());
     }
 
-    /// What comes first is overridden by what the user set, and that by what carries a promise.
-    fn common(&self, client_id: &str) -> ClientConfig {
+    /// What suits every client.
+    fn base(&self) -> ClientConfig {
         #[expect(clippy::disallowed_methods, reason = "the one place that makes client configurations")]
         let mut config = ClientConfig::new();
         config
@@ -161,6 +160,12 @@ impl ClientSettings {
             .set("socket.nagle.disable", "true")
             // Idle connections are closed by brokers all the time; that is no news.
             .set("log.connection.close", "false");
+        config
+    }
+
+    /// What the user set goes over what suits, and only what carries a promise over that: of it the
+    /// user can set nothing.
+    fn seal(&self, mut config: ClientConfig, client_id: &str) -> ClientConfig {
         for (name, value) in &self.properties {
             config.set(name, value);
         }

@@ -37,5 +37,7 @@ pub fn start_logging(config: LogConfig) {
             .with_span_list(false)
             .boxed(),
     };
-    tracing_subscriber::registry().with(lines.with_filter(targets)).try_init().ok();
+    // A filter for all and not one of the layer's own: that one loses the line after a record of the
+    // `log` crate that it had refused.
+    tracing_subscriber::registry().with(targets).with(lines).try_init().ok();
 }

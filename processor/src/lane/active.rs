@@ -2,7 +2,8 @@
 //! committed.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hookwell_common::failpoint;
@@ -12,9 +13,9 @@ use thiserror::Error;
 
 use super::batch::Commit;
 use super::ledger::LedgerError;
-use super::mail::Ownership;
+use super::mail::{Loads, Ownership};
 use super::recall::Recollection;
-use super::take_over::Restored;
+use super::take_over::{REMEMBER, Restored};
 use super::transaction::{CommitError, Transactor};
 use super::window::{Completion, Window};
 use crate::board::DeadCounts;
@@ -33,6 +34,9 @@ const MAX_ABORTED: u32 = 30;
 /// How often all offsets are committed again: brokers forget those of topics to which no member
 /// subscribes.
 const TELL_ALL: Duration = Duration::from_secs(6 * 3600);
+
+/// The same for the first time after a take-over: partitions may move often.
+const TELL_ALL_FIRST: Duration = Duration::from_secs(600);
 
 /// How often states are looked through, and in how many rounds all of them are.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -62,11 +66,13 @@ pub(crate) struct Active {
     unsent: Option<Unsent>,
     last_commit: Option<Duration>,
     told_all_at: Duration,
+    tell_all_after: Duration,
     swept_at: Duration,
     counted_at: Duration,
     dead: DeadCounts,
-    /// Whether this lane is counted among the busy.
-    busy: bool,
+    busy: Busy,
+    /// What this take-over's retries weigh, for the follower.
+    loads: Arc<Loads>,
     /// Set once the partition is to be handed back: until when open calls may end.
     draining: Option<Duration>,
 }
@@ -80,7 +86,7 @@ struct Unsent {
 
 impl Active {
     /// A lane that begins its work at `now`.
-    pub(crate) fn new(restored: Restored, now: Duration) -> Self {
+    pub(crate) fn new(restored: Restored, shared: &Shared, now: Duration) -> Self {
         Self {
             transactor: restored.transactor,
             window: restored.window,
@@ -88,10 +94,12 @@ impl Active {
             unsent: None,
             last_commit: None,
             told_all_at: now,
+            tell_all_after: TELL_ALL_FIRST,
             swept_at: now,
             counted_at: Duration::ZERO,
             dead: DeadCounts::new(),
-            busy: false,
+            busy: Busy { lanes: Arc::clone(&shared.busy_lanes), is_counted: false },
+            loads: Arc::new(Loads::default()),
             draining: None,
         }
     }
@@ -99,6 +107,11 @@ impl Active {
     /// What it shows of itself.
     pub(crate) fn window(&self) -> &Window {
         &self.window
+    }
+
+    /// What its retries weigh.
+    pub(crate) fn loads(&self) -> &Arc<Loads> {
+        &self.loads
     }
 
     /// Its dead letters, as they were last counted.
@@ -132,14 +145,8 @@ impl Active {
             return Ok(());
         }
         failpoint::hit("lane-polled");
-        for arrival in arrivals {
-            match self.window.arrive(arrival, now, &setup.plan) {
-                // It is open or settled already; whoever reads it again changes nothing.
-                Err(LedgerError::DeliveredTwice(_)) | Ok(()) => {}
-                Err(error @ LedgerError::SettledTwice(_)) => return Err(error),
-            }
-        }
-        Ok(())
+        // An offset that goes back means that Kafka's log was cut: taking over anew finds out.
+        arrivals.into_iter().try_for_each(|arrival| self.window.arrive(arrival, now, &setup.plan))
     }
 
     /// A call ended.
@@ -165,7 +172,7 @@ impl Active {
             self.look_after(now);
         }
         self.make_calls(shared, setup, ownership, now);
-        ownership.loads.show(self.window.loads());
+        self.loads.show(self.window.loads());
         self.transactor.poll();
         self.commit_if_due(shared, now.mono)
     }
@@ -183,13 +190,13 @@ impl Active {
     /// Whether a draining lane has nothing left to wait for.
     pub(crate) fn is_drained(&self, now: Duration) -> bool {
         let Some(deadline) = self.draining else { return false };
-        let nothing_open = self.window.open() == 0 && self.unsent.is_none() && self.window.pending().0 == 0;
-        nothing_open || deadline <= now
+        // What is held back is not waited for: its next owner asks its handler again.
+        let is_done = self.window.calling() == 0 && self.unsent.is_none() && self.window.pending().0 == 0;
+        is_done || deadline <= now
     }
 
     /// Hands the partition back: commits what is left, and keeps the states for the next time.
     pub(crate) fn hand_back(mut self, shared: &Shared, partition: i32) {
-        self.set_busy(shared, false);
         let clean = loop {
             let commit =
                 self.unsent.take().map(|unsent| unsent.commit).or_else(|| self.window.take_commit(false));
@@ -204,14 +211,15 @@ impl Active {
         };
         failpoint::hit("revoke-drained");
         if let Some(table) = self.window.into_table().filter(|_| clean) {
-            let remembered = Remembered { table, next_offset: self.state_end, since: shared.clock.mono() };
-            lock(&shared.remembered).insert(partition, remembered);
+            let now = shared.clock.mono();
+            let mut known = lock(&shared.remembered);
+            known.retain(|_, remembered| now.saturating_sub(remembered.since) < REMEMBER);
+            known.insert(partition, Remembered { table, next_offset: self.state_end, since: now });
         }
     }
 
     /// Ends after the producer was lost, and gives what calls came to.
-    pub(crate) fn into_recollection(mut self, shared: &Shared) -> Recollection {
-        self.set_busy(shared, false);
+    pub(crate) fn into_recollection(self) -> Recollection {
         self.window.into_recollection(self.unsent.map(|unsent| unsent.commit))
     }
 
@@ -222,7 +230,7 @@ impl Active {
                 shared.metrics.retry_lateness.observe(now.wall.since(due).as_secs_f64());
             }
             let ear = ownership.completions.clone();
-            setup.dispatcher.call(&delivery, async move |completion| {
+            setup.dispatcher.call(&delivery, Arc::clone(&ownership.ours), async move |completion| {
                 let mut completion = completion;
                 // The ear is wide enough for all that a window opens; it is only full for as long
                 // as the lane commits. A lane that is gone hears nothing any more.
@@ -254,15 +262,16 @@ impl Active {
         if self.unsent.is_some() {
             return Ok(());
         }
-        let tell_all = TELL_ALL <= now.saturating_sub(self.told_all_at);
+        let tell_all = self.tell_all_after <= now.saturating_sub(self.told_all_at);
         let pending = self.pending();
-        self.set_busy(shared, pending.settlements > 0);
+        self.busy.count(pending.settlements > 0);
         let is_due = pace::commit_at(pending, self.interval(shared), now).is_some_and(|at| at <= now);
         if !is_due && !tell_all {
             return Ok(());
         }
         if tell_all {
             self.told_all_at = now;
+            self.tell_all_after = TELL_ALL;
         }
         match self.window.take_commit(tell_all) {
             Some(commit) => Ok(self.commit(shared, commit)?),
@@ -280,7 +289,8 @@ impl Active {
             self.unsent = Some(Unsent { again_at: begun + ABORTED_PAUSE, ..unsent });
             return Ok(());
         };
-        let result = self.transactor.commit(&unsent.commit, &group);
+        let forwards = &shared.setup.load().forwards;
+        let result = self.transactor.commit(&unsent.commit, &group, forwards);
         let now = shared.clock.mono();
         report::transaction(shared, &result, now.saturating_sub(begun));
         match result {
@@ -316,16 +326,29 @@ impl Active {
         let busy = shared.busy_lanes.load(Ordering::Relaxed);
         pace::interval(shared.settings.commit_interval, busy, shared.settings.cores)
     }
+}
 
-    fn set_busy(&mut self, shared: &Shared, busy: bool) {
-        if busy != self.busy {
-            self.busy = busy;
-            if busy {
-                shared.busy_lanes.fetch_add(1, Ordering::Relaxed);
-            } else {
-                shared.busy_lanes.fetch_sub(1, Ordering::Relaxed);
-            }
+/// Whether a lane is counted among the busy; not any more once it is dropped.
+#[derive(Debug)]
+struct Busy {
+    lanes: Arc<AtomicUsize>,
+    is_counted: bool,
+}
+
+impl Busy {
+    fn count(&mut self, is_busy: bool) {
+        match (self.is_counted, is_busy) {
+            (false, true) => drop(self.lanes.fetch_add(1, Ordering::Relaxed)),
+            (true, false) => drop(self.lanes.fetch_sub(1, Ordering::Relaxed)),
+            (false, false) | (true, true) => {}
         }
+        self.is_counted = is_busy;
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.count(false);
     }
 }
 

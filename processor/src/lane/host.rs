@@ -18,7 +18,7 @@ use super::recall::Recollection;
 use super::take_over::{LOOK_AGAIN, Restoring, Steadying, TakeOverError};
 use crate::board::{LaneState, LaneView, Pulse};
 use crate::setup::Setup;
-use crate::shared::Shared;
+use crate::shared::{Shared, lock};
 
 /// The longest that a host sleeps: its pulse must show.
 const LONGEST_SLEEP: Duration = Duration::from_millis(500);
@@ -85,6 +85,8 @@ struct Lane {
     recollection: Recollection,
     pause: Duration,
     shown_at: Duration,
+    /// Set once it lost its producer while it drained: there is nothing left to finish.
+    is_finished: bool,
 }
 
 /// Where a lane is in its life.
@@ -164,10 +166,10 @@ impl Running {
                 }
             }
             Order::Abandon { partition, epoch } => {
-                if self.lanes.get(&partition).is_some_and(|lane| lane.ownership.epoch == epoch) {
-                    self.lanes.remove(&partition);
-                    self.shared.to_follower.send(FollowOrder::Leave { partition }).ok();
-                    self.shared.board.take_down(partition);
+                if self.lanes.get(&partition).is_some_and(|lane| lane.ownership.epoch == epoch)
+                    && let Some(lane) = self.lanes.remove(&partition)
+                {
+                    lane.abandon(&self.shared);
                 }
             }
         }
@@ -179,12 +181,13 @@ impl Lane {
         let now = shared.clock.mono();
         tracing::info!(partition = ownership.partition, epoch = ownership.epoch.0, "taking over");
         Self {
-            ownership,
             session: shared.next_session(),
             phase: Phase::Waiting(now),
-            recollection: Recollection::default(),
+            recollection: lock(&shared.recollections).remove(&ownership.partition).unwrap_or_default(),
+            ownership,
             pause: FIRST_PAUSE,
             shown_at: Duration::ZERO,
+            is_finished: false,
         }
     }
 
@@ -230,14 +233,16 @@ impl Lane {
         }
         match &self.phase {
             Phase::Active(active) => active.is_drained(shared.clock.mono()),
-            Phase::Waiting(_) | Phase::Steadying(..) | Phase::Restoring(_) => false,
+            Phase::Waiting(_) | Phase::Steadying(..) | Phase::Restoring(_) => self.is_finished,
         }
     }
 
     /// Calls that an earlier life of this lane made end while it takes over anew.
     fn hear_of_earlier_calls(&mut self) {
         for completion in self.ownership.ears.completions.try_iter() {
-            self.recollection.know(completion.key, completion.claim, completion.outcome);
+            if let Some(outcome) = completion.outcome {
+                self.recollection.know(completion.key, completion.claim, outcome);
+            }
         }
         if !matches!(self.phase, Phase::Restoring(_)) {
             // What the follower read for an earlier session.
@@ -247,7 +252,7 @@ impl Lane {
 
     fn begin(&mut self, shared: &Shared) -> Result<Phase, TakeOverError> {
         self.session = shared.next_session();
-        let steadying = Steadying::begin(shared, self.ownership.partition)?;
+        let steadying = Steadying::begin(shared, &self.ownership)?;
         Ok(Phase::Steadying(Box::new(steadying), Duration::ZERO))
     }
 
@@ -278,7 +283,7 @@ impl Lane {
                 News::StatesEnd if session == self.session => {
                     // Kept until it is handed on: a take-over that fails here must not forget it.
                     let recollection = self.recollection.clone();
-                    let restored = restoring.finish(shared, self.ownership.partition, recollection)?;
+                    let restored = restoring.finish(shared, &self.ownership, recollection)?;
                     self.recollection = Recollection::default();
                     return Ok(self.go_to_work(restored, shared));
                 }
@@ -304,18 +309,19 @@ impl Lane {
             "restored and at work"
         );
         shared.metrics.restore_seconds.observe(restored.took.as_secs_f64());
+        let (starts, start) = (restored.retry_starts.clone(), restored.start);
+        let active = Active::new(restored, shared, shared.clock.mono());
         let follow = FollowOrder::Follow {
             partition,
             session: self.session,
-            starts: restored.retry_starts.clone(),
+            starts,
             lane: self.ownership.follow.clone(),
-            loads: Arc::clone(&self.ownership.loads),
+            loads: Arc::clone(active.loads()),
         };
         shared.to_follower.send(follow).ok();
-        let ready = Report::Ready { partition, epoch, session: self.session, start: restored.start };
-        shared.to_member.send(ready).ok();
+        shared.to_member.send(Report::Ready { partition, epoch, session: self.session, start }).ok();
         self.pause = FIRST_PAUSE;
-        Phase::Active(Box::new(Active::new(restored, shared.clock.mono())))
+        Phase::Active(Box::new(active))
     }
 
     fn work(&mut self, mut active: Box<Active>, shared: &Shared, setup: &Setup) -> Phase {
@@ -332,10 +338,15 @@ impl Lane {
             }
             Err(error) => {
                 let (partition, epoch) = self.names();
+                if active.is_draining() {
+                    tracing::warn!(partition, %error, "not everything was committed before handing back; the next owner repeats it");
+                    self.is_finished = true;
+                    return Phase::Waiting(Duration::MAX);
+                }
                 tracing::warn!(partition, %error, "taking over anew");
                 shared.to_member.send(Report::Lost { partition, epoch }).ok();
-                shared.to_follower.send(FollowOrder::Leave { partition }).ok();
-                self.recollection = active.into_recollection(shared);
+                self.leave(shared);
+                self.recollection = active.into_recollection();
                 self.show(shared, LaneState::Restoring);
                 Phase::Waiting(shared.clock.mono() + self.next_pause())
             }
@@ -376,7 +387,7 @@ impl Lane {
     /// The lane is drained.
     fn let_go(self, shared: &Shared) {
         let (partition, epoch) = self.names();
-        shared.to_follower.send(FollowOrder::Leave { partition }).ok();
+        self.leave(shared);
         if let Phase::Active(active) = self.phase {
             active.hand_back(shared, partition);
         }
@@ -385,10 +396,27 @@ impl Lane {
         shared.to_member.send(Report::Drained { partition, epoch }).ok();
     }
 
+    /// The partition is gone already. Should it come back, what its calls came to is not forgotten.
+    fn abandon(self, shared: &Shared) {
+        let partition = self.ownership.partition;
+        self.leave(shared);
+        shared.board.take_down(partition);
+        let mut recollection = self.recollection;
+        if let Phase::Active(active) = self.phase {
+            recollection.extend(active.into_recollection());
+        }
+        for completion in self.ownership.ears.completions.try_iter() {
+            if let Some(outcome) = completion.outcome {
+                recollection.know(completion.key, completion.claim, outcome);
+            }
+        }
+        lock(&shared.recollections).insert(partition, recollection.into_known());
+    }
+
     /// The take-over failed; it begins anew, unless that cannot help.
     fn fail(&mut self, error: &TakeOverError, shared: &Shared) {
         let partition = self.ownership.partition;
-        shared.to_follower.send(FollowOrder::Leave { partition }).ok();
+        self.leave(shared);
         if error.is_final() {
             shared.downfall.cause(Failure::Kafka(error.to_string()));
             self.phase = Phase::Waiting(Duration::MAX);
@@ -397,6 +425,12 @@ impl Lane {
         let pause = self.next_pause();
         tracing::warn!(partition, %error, again_in_ms = pause.as_millis(), "the take-over failed");
         self.phase = Phase::Waiting(shared.clock.mono() + pause);
+    }
+
+    /// Nothing more is to be read for this take-over.
+    fn leave(&self, shared: &Shared) {
+        let order = FollowOrder::Leave { partition: self.ownership.partition, session: self.session };
+        shared.to_follower.send(order).ok();
     }
 
     fn next_pause(&mut self) -> Duration {

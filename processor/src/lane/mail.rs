@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
@@ -59,8 +59,8 @@ pub(crate) struct Ownership {
     pub(crate) follow: Sender<Followed>,
     /// The end for handlers.
     pub(crate) completions: Sender<Completion>,
-    /// What the lane tells of itself while it works.
-    pub(crate) loads: Arc<Loads>,
+    /// Cleared once the group has asked for the partition, or taken it.
+    pub(crate) ours: Arc<AtomicBool>,
 }
 
 /// The ends at which a lane listens.
@@ -155,7 +155,20 @@ pub(crate) enum FollowOrder {
     Leave {
         /// Which.
         partition: i32,
+        /// For which take-over; a later one is not left.
+        session: Session,
     },
+}
+
+impl FollowOrder {
+    /// The partition and the take-over that it is about.
+    pub(crate) fn about(&self) -> (i32, Session) {
+        match self {
+            FollowOrder::Restore { partition, session, .. }
+            | FollowOrder::Follow { partition, session, .. }
+            | FollowOrder::Leave { partition, session } => (*partition, *session),
+        }
+    }
 }
 
 /// What the retries that wait in a lane weigh, by tier, so that the follower knows when to pause.

@@ -9,6 +9,7 @@
 //! 4. Only then the committed offsets are read: they are those that belong to the restored state.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hookwell_common::kafka::{partition_counts, retry_tiers};
@@ -53,6 +54,9 @@ pub(crate) enum TakeOverError {
         /// What it said.
         error: KafkaError,
     },
+    /// The group has asked for the partition meanwhile.
+    #[error("the partition is not ours any more")]
+    NotOurs,
     /// An open transaction of somebody else hides states.
     #[error(
         "the state topic's last stable offset stays at {stable} of {end}: an open transaction of somebody else hides what lies between"
@@ -98,7 +102,10 @@ impl TakeOverError {
     /// Whether trying again cannot help.
     pub(crate) fn is_final(&self) -> bool {
         match self {
-            TakeOverError::Kafka { .. } | TakeOverError::Hidden { .. } | TakeOverError::NoProgress => false,
+            TakeOverError::Kafka { .. }
+            | TakeOverError::NotOurs
+            | TakeOverError::Hidden { .. }
+            | TakeOverError::NoProgress => false,
             TakeOverError::State { .. } | TakeOverError::StateGone { .. } => true,
         }
     }
@@ -143,15 +150,18 @@ pub(crate) struct Restored {
 
 impl Steadying {
     /// Fences the last owner, and asks for the true end of the state partition.
-    pub(crate) fn begin(shared: &Shared, partition: i32) -> Result<Self, TakeOverError> {
-        let begun = shared.clock.mono();
+    pub(crate) fn begin(shared: &Shared, ownership: &Ownership) -> Result<Self, TakeOverError> {
+        let (begun, partition) = (shared.clock.mono(), ownership.partition);
         let names = topic_names(shared)?;
+        // Whoever fences others must be the owner at this moment.
+        still_ours(ownership)?;
         let transactor =
             Transactor::take_over(&shared.clients, &shared.settings.group_id, partition, names, PATIENCE)
                 .map_err(|error| TakeOverError::Kafka {
                     what: "the last owner could not be fenced",
                     error,
                 })?;
+        still_ours(ownership)?;
         let (_, end) = true_end(shared, transactor.names().state(), partition)?;
         Ok(Self { transactor, end, begun })
     }
@@ -239,13 +249,14 @@ impl Restoring {
     pub(crate) fn finish(
         self,
         shared: &Shared,
-        partition: i32,
+        ownership: &Ownership,
         recollection: Recollection,
     ) -> Result<Restored, TakeOverError> {
+        let partition = ownership.partition;
         let names = self.transactor.names();
         let committed = committed_offsets(shared, names, partition)?;
-        let start = committed.get(&Stream::Events).copied().flatten();
-        if let (Some(offset @ 1..), 0) = (start, self.end) {
+        let read = committed.get(&Stream::Events).copied().flatten();
+        if let (Some(offset @ 1..), 0) = (read, self.end) {
             return Err(TakeOverError::StateGone {
                 topic: names.state().to_owned(),
                 events: names.events().to_owned(),
@@ -257,18 +268,10 @@ impl Restoring {
         let mut retry_starts = BTreeMap::new();
         let mut markers = Vec::new();
         for (stream, offset) in committed {
-            let (low, end) = true_end(shared, &names.stream(stream), partition)?;
-            // A missing offset means the earliest, and so does one that deletion has overtaken.
-            let start = offset.unwrap_or(low).max(low);
-            if let Some(deleted) = offset.map(|offset| low - offset).filter(|deleted| *deleted > 0) {
-                let topic = names.stream(stream);
-                tracing::error!(
-                    topic,
-                    partition,
-                    deleted,
-                    "records were deleted by retention before they were read"
-                );
-            }
+            still_ours(ownership)?;
+            let topic = names.stream(stream);
+            let (low, end) = true_end(shared, &topic, partition)?;
+            let start = start_of(offset, low, end, &topic, partition);
             frontiers.insert(stream, Frontier(start));
             if let Stream::Retry(tier) = stream {
                 retry_starts.insert(tier, Some(start));
@@ -279,6 +282,7 @@ impl Restoring {
                 }
             }
         }
+        let start = frontiers.get(&Stream::Events).map(|frontier| frontier.0);
         let mut window = Window::new(Beginning {
             partition,
             events_topic: names.events().into(),
@@ -295,21 +299,53 @@ impl Restoring {
     }
 }
 
+/// Where to read a partition from, which holds offsets from `low` up to `end`. A missing offset
+/// means the earliest, and so does one that deletion has overtaken, or beyond which the log was cut.
+fn start_of(committed: Option<i64>, low: i64, end: i64, topic: &str, partition: i32) -> i64 {
+    match committed {
+        Some(offset) if offset < low => {
+            let deleted = low - offset;
+            tracing::error!(
+                topic,
+                partition,
+                deleted,
+                "records were deleted by retention before they were read"
+            );
+            low
+        }
+        Some(offset) if end < offset => {
+            let lost = offset - end;
+            tracing::error!(
+                topic,
+                partition,
+                lost,
+                "Kafka has lost records that were read; what is left is read again, and state recognises it"
+            );
+            low
+        }
+        Some(offset) => offset,
+        None => low,
+    }
+}
+
+fn still_ours(ownership: &Ownership) -> Result<(), TakeOverError> {
+    if ownership.ours.load(Ordering::Relaxed) { Ok(()) } else { Err(TakeOverError::NotOurs) }
+}
+
 /// The names of all topics, with every retry tier that exists, also above the configured number.
 fn topic_names(shared: &Shared) -> Result<TopicNames, TakeOverError> {
     let settings = &shared.settings;
     let topics = partition_counts(shared.watermarks.client())
         .map_err(|error| TakeOverError::Kafka { what: "the topics could not be listed", error })?;
     let tiers = retry_tiers(&topics, &settings.topic_prefix);
-    for extra in tiers.iter().filter(|tier| settings.tiers < **tier) {
+    for extra in tiers.iter().filter(|tier| settings.tiers.len() < usize::from(**tier)) {
         tracing::info!(
             topic = Topic::Retry(*extra).name(&settings.topic_prefix),
-            configured = settings.tiers,
+            configured = settings.tiers.len(),
             "a retry topic above the configured number is followed until it is empty"
         );
     }
-    let forwards = shared.setup.load().forwards.clone();
-    Ok(TopicNames::new(&settings.topic_prefix, tiers.into_iter().map(Tier), forwards))
+    Ok(TopicNames::new(&settings.topic_prefix, tiers.into_iter().map(Tier)))
 }
 
 fn true_end(shared: &Shared, topic: &str, partition: i32) -> Result<(i64, i64), TakeOverError> {

@@ -19,7 +19,7 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use thiserror::Error;
@@ -72,24 +72,17 @@ pub(crate) struct TopicNames {
     dead_letters: String,
     state: String,
     retries: BTreeMap<Tier, String>,
-    /// Partitions of the topics of `kafka` destinations.
-    forwards: BTreeMap<String, i32>,
 }
 
 impl TopicNames {
     /// The names under `prefix`, with the retry tiers that exist or are configured.
-    pub(crate) fn new(
-        prefix: &str,
-        tiers: impl Iterator<Item = Tier>,
-        forwards: BTreeMap<String, i32>,
-    ) -> Self {
+    pub(crate) fn new(prefix: &str, tiers: impl Iterator<Item = Tier>) -> Self {
         Self {
             prefix: prefix.to_owned(),
             events: Topic::Events.name(prefix),
             dead_letters: Topic::DeadLetters.name(prefix),
             state: Topic::State.name(prefix),
             retries: tiers.map(|tier| (tier, Topic::Retry(tier.0).name(prefix))).collect(),
-            forwards,
         }
     }
 
@@ -147,15 +140,17 @@ impl Transactor {
     }
 
     /// Makes one transaction of `commit`. `group` is the member's metadata of this moment: with it
-    /// the broker refuses whoever is no longer a member.
+    /// the broker refuses whoever is no longer a member. `forwards` tells the partitions of the
+    /// topics of `kafka` destinations.
     pub(crate) fn commit(
         &self,
         commit: &Commit,
         group: &ConsumerGroupMetadata,
+        forwards: &BTreeMap<String, i32>,
     ) -> Result<Receipt, CommitError> {
         self.producer.context().begin();
         self.producer.begin_transaction().map_err(CommitError::ProducerLost)?;
-        match self.fill(commit, group) {
+        match self.fill(commit, group, forwards) {
             Ok(receipt) => {
                 failpoint::hit("transaction-committing");
                 self.repeat(|| self.producer.commit_transaction(Timeout::Never))
@@ -172,21 +167,26 @@ impl Transactor {
         self.producer.poll(Duration::ZERO);
     }
 
-    fn fill(&self, commit: &Commit, group: &ConsumerGroupMetadata) -> Result<Receipt, KafkaError> {
+    fn fill(
+        &self,
+        commit: &Commit,
+        group: &ConsumerGroupMetadata,
+        forwards: &BTreeMap<String, i32>,
+    ) -> Result<Receipt, KafkaError> {
         let transaction = self.producer.context().transaction();
         let mut sent = 0;
         for entry in &commit.batch.entries {
             for output in outputs(entry) {
-                self.send(&output, transaction)?;
+                self.send(&output, transaction, forwards)?;
                 sent += 1;
             }
         }
         for (key, state) in &commit.batch.refreshed {
-            self.send(&state_output(*key, state), transaction)?;
+            self.send(&state_output(*key, state), transaction, forwards)?;
             sent += 1;
         }
         if commit.birth {
-            self.send(&birth_output(), transaction)?;
+            self.send(&birth_output(), transaction, forwards)?;
             sent += 1;
         }
         failpoint::hit("transaction-produced");
@@ -198,19 +198,23 @@ impl Transactor {
         self.await_reports(sent)
     }
 
-    fn send(&self, output: &Output<'_>, transaction: u32) -> Result<(), KafkaError> {
+    fn send(
+        &self,
+        output: &Output<'_>,
+        transaction: u32,
+        forwards: &BTreeMap<String, i32>,
+    ) -> Result<(), KafkaError> {
+        let unknown = || KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
         let (topic, partition, kind): (&str, i32, u32) = match output.topic {
             OutputTopic::Retry(tier) => {
-                let Some(name) = self.names.retries.get(&tier) else {
-                    return Err(KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic));
-                };
+                let name = self.names.retries.get(&tier).ok_or_else(unknown)?;
                 (name, self.partition, u32::from(tier.0))
             }
             OutputTopic::DeadLetters => (&self.names.dead_letters, self.partition, OTHER),
             OutputTopic::State => (&self.names.state, self.partition, STATE),
             OutputTopic::Forward(topic) => {
-                let count = self.names.forwards.get(topic).copied().unwrap_or(1);
-                (topic, forward_partition(&output.key, count), OTHER)
+                let count = forwards.get(topic).ok_or_else(unknown)?;
+                (topic, forward_partition(&output.key, *count), OTHER)
             }
         };
         let headers = output.has_headers().then(|| collect_headers(24, |write| output.encode_headers(write)));
@@ -275,22 +279,37 @@ impl Transactor {
 
     /// Aborts after `cause`. What cannot be aborted is lost.
     fn abort(&self, cause: KafkaError) -> CommitError {
-        let must_abort =
-            matches!(cause, KafkaError::MessageProduction(_)) || verdict(&cause) == Verdict::Abort;
-        if !must_abort {
+        if !can_abort(&cause) {
             return CommitError::ProducerLost(cause);
         }
         // What is still under way must be reported before librdkafka lets the abort end, and only
-        // this thread can take the reports.
-        self.producer.purge(PurgeConfig::default().queue().inflight());
+        // this thread can take the reports. Nothing is purged: a record given up under way could
+        // arrive late, in the next transaction. Each is given up in time, so this ends.
         while self.producer.in_flight_count() > 0 {
             self.producer.poll(Duration::from_millis(1));
+        }
+        if self.producer.context().reported().has_indefinite {
+            return CommitError::ProducerLost(cause);
         }
         match self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)) {
             Ok(()) => CommitError::Aborted(cause),
             Err(error) => CommitError::ProducerLost(error),
         }
     }
+}
+
+/// Whether a transaction that failed with `cause` can be aborted and made again by the same
+/// producer: not where nobody knows what arrived.
+fn can_abort(cause: &KafkaError) -> bool {
+    if let KafkaError::MessageProduction(code) = cause {
+        return !is_indefinite(*code);
+    }
+    verdict(cause) == Verdict::Abort
+}
+
+/// Whether a record that was given up with `code` may still arrive.
+fn is_indefinite(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::PurgeInflight)
 }
 
 /// Where a record goes on a topic of somebody else's. Never librdkafka's own choice, which other
@@ -328,6 +347,8 @@ struct Reported {
     transaction: u32,
     count: usize,
     failure: Option<KafkaError>,
+    /// Whether a record was given up that may still arrive.
+    has_indefinite: bool,
     /// The last offset on each retry topic, by tier.
     retries: BTreeMap<u32, i64>,
     state: Option<i64>,
@@ -396,8 +417,13 @@ impl ProducerContext for Reports {
                     *last = (*last).max(record.offset());
                 }
             },
-            Err((error, _)) => {
-                reported.failure.get_or_insert_with(|| error.clone());
+            Err((error, record)) => {
+                reported.has_indefinite |= error.rdkafka_error_code().is_some_and(is_indefinite);
+                if reported.failure.is_none() {
+                    let (topic, partition) = (record.topic(), record.partition());
+                    tracing::warn!(topic, partition, %error, "Kafka did not take a record of a transaction");
+                    reported.failure = Some(error.clone());
+                }
             }
         }
     }

@@ -42,6 +42,11 @@ impl<T> Waiting<T> {
         self.heap.peek().map(|Reverse(item)| item.due)
     }
 
+    /// All that wait, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.heap.iter().map(|Reverse(item)| &item.value)
+    }
+
     /// How many wait.
     pub fn len(&self) -> usize {
         self.heap.len()

@@ -64,8 +64,8 @@ pub struct Completion {
     pub key: StateKey,
     /// Which attempt of which generation.
     pub claim: Claim,
-    /// What happened.
-    pub outcome: Outcome,
+    /// What happened; `None` where the call was not made, for the partition was given back first.
+    pub outcome: Option<Outcome>,
     /// How long it took.
     pub took: Duration,
 }
@@ -178,14 +178,19 @@ impl Window {
     /// for it.
     pub fn complete(&mut self, completion: Completion, now: Now, plan: &Plan) -> Result<(), LedgerError> {
         let Completion { key, claim, outcome, took } = completion;
-        if !self.open.get(&key).is_some_and(|open| open.delivery.claim == claim) {
-            self.recollection.know(key, claim, outcome);
-            return Ok(());
+        let is_open = self.open.get(&key).is_some_and(|open| open.delivery.claim == claim);
+        match outcome {
+            // Its record stays unsettled, and is read again by the next owner.
+            None if is_open => drop(self.close(&key)),
+            None => {}
+            Some(outcome) if is_open => {
+                if let Some(open) = self.close(&key) {
+                    self.settle_attempt(open, outcome, took, now, plan)?;
+                }
+            }
+            Some(outcome) => self.recollection.know(key, claim, outcome),
         }
-        match self.close(&key) {
-            Some(open) => self.settle_attempt(open, outcome, took, now, plan),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// The calls that are to be made.
@@ -223,6 +228,11 @@ impl Window {
 
     /// Forgets what has expired, and notes what must be written again, among `count` states.
     pub fn sweep(&mut self, now: Timestamp, count: usize) {
+        let ledgers = &self.ledgers;
+        let is_open = |place: Place| {
+            ledgers.get(&place.stream).is_some_and(|ledger| ledger.frontier().0 <= place.offset.0)
+        };
+        self.recollection.retain(is_open);
         self.batch.refreshed.extend(self.table.sweep(now, count).refresh);
     }
 
@@ -248,9 +258,9 @@ impl Window {
         (self.batch.settled().max(usize::from(has_moved)), self.batch.bytes)
     }
 
-    /// Deliveries whose handler is being called, or that are held back.
-    pub fn open(&self) -> usize {
-        self.open.len()
+    /// Deliveries whose handler is being called.
+    pub fn calling(&self) -> usize {
+        self.open.len().saturating_sub(self.held.len())
     }
 
     /// When [`Window::wake`] should be called next, on the monotonic clock.
@@ -288,12 +298,14 @@ impl Window {
         let lost = lost.into_iter().map(|commit| commit.batch);
         for entry in lost.chain([self.batch]).flat_map(|batch| batch.entries) {
             if let Some(outcome) = entry.outcome {
-                recollection.remember(entry.delivery.key, entry.delivery.claim, outcome);
+                recollection.remember(&entry.delivery, outcome);
             }
         }
-        let unmade: std::collections::HashSet<_> = self.calls.iter().map(|delivery| delivery.key).collect();
-        for open in self.open.into_values().filter(|open| !unmade.contains(&open.delivery.key)) {
-            recollection.expect(open.delivery.key, open.delivery.claim);
+        // Of what was not called yet, or is held back, no call is running.
+        let unmade = self.calls.iter().map(|delivery| &delivery.key).chain(self.held.iter());
+        let unmade: std::collections::HashSet<_> = unmade.collect();
+        for open in self.open.values().filter(|open| !unmade.contains(&open.delivery.key)) {
+            recollection.expect(&open.delivery);
         }
         recollection
     }

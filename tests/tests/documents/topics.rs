@@ -27,7 +27,7 @@ fn defaults() -> Config {
 fn every_topic_is_documented_with_its_settings() {
     let page = page();
     let table = page.table("The topics");
-    let names: Vec<_> = table.head[1..5].iter().map(|name| name.trim_matches('`').to_owned()).collect();
+    let names: Vec<_> = table.head[1..6].iter().map(|name| name.trim_matches('`').to_owned()).collect();
     let settings_of = |row: &Row| -> BTreeMap<String, String> {
         let settings = names.iter().enumerate().map(|(n, name)| (name.clone(), row.code(n + 1)));
         settings.filter(|(_, value)| !value.is_empty()).collect()

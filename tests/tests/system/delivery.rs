@@ -28,8 +28,12 @@ tests![
     a_retry_whose_destination_is_gone_is_a_dead_letter,
     a_tier_that_is_gone_from_the_configuration_is_followed_until_it_is_empty,
     a_kafka_destination_gets_each_event_exactly_once,
+    what_was_accepted_under_a_higher_limit_is_still_passed_on,
     routes_change_without_a_restart,
+    a_reload_keeps_the_tiers_of_the_start,
+    a_kafka_destination_that_a_reload_brings_uses_all_partitions_of_its_topic,
     forgotten_offsets_repeat_no_work,
+    offsets_beyond_the_end_of_the_log_are_not_believed,
     partitions_beyond_max_lanes_share_threads_and_lose_nothing,
 ];
 
@@ -353,6 +357,57 @@ fn routes_change_without_a_restart(common: &Common) -> Result<()> {
     Ok(())
 }
 
+fn what_was_accepted_under_a_higher_limit_is_still_passed_on(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.ingest = "max_body_bytes = 1500000".to_owned())?;
+    stage.handler.answer(|_| Reply::from(400));
+    let body = vec![b'x'; 1_500_000];
+    let ingest = stage.ingest()?;
+    ensure!(post(stage.port, &Sender::GitHub.sign("large", body.clone()))?.0 == 200);
+    ensure!(ingest.stop()?.success());
+    stage.rewrite(|settings| settings.ingest = "max_body_bytes = 10000".to_owned())?;
+    let _processor = stage.processor()?;
+    let letter = &stage.reader.until_holds(&stage.topic("dlq"), 1)?[0];
+    ensure!(letter.value == body && letter.header("ce_id") == "large");
+    Ok(())
+}
+
+fn a_reload_keeps_the_tiers_of_the_start(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.retry = "tiers = [\"200ms\"]\nmax_attempts = 3\njitter = 0.0".to_owned();
+    })?;
+    stage.handler.answer(|call| Reply::from(if call.attempt() == "2" { 200 } else { 500 }));
+    let processor = stage.processor()?;
+    stage.rewrite(|settings| {
+        settings.retry = "tiers = [\"200ms\", \"300ms\"]\nmax_attempts = 3\njitter = 0.0".to_owned();
+    })?;
+    processor.signal(Signal::HUP)?;
+    wait::until("the reload", || Ok(processor.logged().contains("reloaded").then_some(())))?;
+    stage.accept(&["one"])?;
+    let audit = stage.until_settled(&["one"])?;
+    ensure!(audit.is_clean() && audit.done == 1, "{audit}");
+    Ok(())
+}
+
+fn a_kafka_destination_that_a_reload_brings_uses_all_partitions_of_its_topic(common: &Common) -> Result<()> {
+    let other = common.stage()?;
+    let topic = other.topic("events");
+    let stage = common.stage()?;
+    let processor = stage.processor()?;
+    stage.rewrite(|settings| {
+        settings.destinations =
+            format!("[[destinations]]\nname = \"orders\"\nkind = \"kafka\"\ntopic = \"{topic}\"");
+    })?;
+    processor.signal(Signal::HUP)?;
+    wait::until("the reload", || Ok(processor.logged().contains("reloaded").then_some(())))?;
+    let ids: Vec<_> = (0..30).map(|n| format!("id-{n}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    stage.accept(&ids)?;
+    ensure!(stage.until_settled(&ids)?.is_clean());
+    let partitions: BTreeSet<_> = other.reader.read(&topic)?.iter().map(|record| record.partition).collect();
+    ensure!(partitions.len() == 3, "{partitions:?}");
+    Ok(())
+}
+
 fn forgotten_offsets_repeat_no_work(common: &Common) -> Result<()> {
     let stage = common.stage()?;
     stage.handler.answer(|call| Reply::from(if call.event() == "bad" { 400 } else { 200 }));
@@ -369,6 +424,24 @@ fn forgotten_offsets_repeat_no_work(common: &Common) -> Result<()> {
     ensure!(stage.handler.count() == 4, "{:?}", stage.handler.calls());
     ensure!(stage.until_settled(&["one", "two", "three", "bad"])?.is_clean());
     Ok(())
+}
+
+fn offsets_beyond_the_end_of_the_log_are_not_believed(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    stage.accept(&["one", "two"])?;
+    let processor = stage.processor()?;
+    stage.until_settled(&["one", "two"])?;
+    stage.until_caught_up()?;
+    ensure!(processor.stop()?.success());
+    // As if Kafka had lost the end of its log after it was read.
+    stage.reader.commit(&stage.prefix, &stage.topic("events"), 0, 1000)?;
+    stage.accept(&["three"])?;
+    let processor = stage.processor()?;
+    let audit = stage.until_settled(&["one", "two", "three"])?;
+    ensure!(audit.is_clean() && audit.done == 3, "{audit}");
+    ensure!(stage.handler.count() == 3, "{:?}", stage.handler.calls());
+    ensure!(processor.logged().contains("Kafka has lost records"), "{}", processor.logged());
+    stage.until_caught_up()
 }
 
 fn partitions_beyond_max_lanes_share_threads_and_lose_nothing(common: &Common) -> Result<()> {

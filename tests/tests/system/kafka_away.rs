@@ -11,6 +11,7 @@ use crate::{Common, tests};
 
 tests![
     an_outage_of_kafka_spends_no_attempt_and_writes_no_dead_letter,
+    retries_that_waited_when_kafka_went_away_are_still_made,
     without_kafka_ingest_says_503_with_retry_after_and_is_not_ready,
     a_kafka_that_answers_nothing_makes_503_and_never_a_hang,
 ];
@@ -33,6 +34,39 @@ fn an_outage_of_kafka_spends_no_attempt_and_writes_no_dead_letter(common: &Commo
     let calls = stage.handler.calls();
     ensure!(calls.iter().all(|call| call.attempt() == "0"), "an attempt was spent: {calls:?}");
     ensure!(stage.reader.read(&stage.topic("retry.1"))?.is_empty());
+    Ok(())
+}
+
+fn retries_that_waited_when_kafka_went_away_are_still_made(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(|settings| {
+        settings.partitions = 1;
+        settings.retry = "tiers = [\"3s\"]\nmax_attempts = 2\njitter = 0.0".to_owned();
+    })?;
+    stage.handler.answer(|call| match (call.event(), call.attempt()) {
+        ("slow", _) => Reply { after: Duration::from_secs(1), ..Reply::from(200) },
+        (_, "0") => Reply::from(500),
+        _ => Reply::from(200),
+    });
+    let ingest = stage.ingest()?;
+    let processor = stage.processor()?;
+    // Together they weigh more than a lane lets wait in memory.
+    for id in ["one", "two"] {
+        let signed = Sender::GitHub.sign(id, vec![b'x'; 300_000]);
+        ensure!(post(stage.port, &signed)?.0 == 200);
+    }
+    stage.reader.until_holds(&stage.topic("retry.1"), 2)?;
+    stage.send(Sender::GitHub, "slow")?;
+    stage.handler.until_called(3)?;
+    own.kafka.kill()?;
+    wait::until("the producer to be lost", || {
+        Ok(processor.logged().contains("taking over anew").then_some(()))
+    })?;
+    own.kafka.revive()?;
+    let ids = ["one", "two", "slow"];
+    let audit = stage.until_settled(&ids)?;
+    ensure!(audit.is_clean() && audit.done == 3, "{audit}");
+    ensure!(stage.handler.count() == 5, "{:?}", stage.handler.calls());
+    drop(ingest);
     Ok(())
 }
 

@@ -151,6 +151,7 @@ fn a_processor_told_to_stop_finishes_what_is_open(common: &Common) -> Result<()>
     stage.accept(&["one", "two", "three"])?;
     stage.handler.until_called(3)?;
     ensure!(processor.stop()?.success());
+    ensure!(processor.logged().contains("left=true"), "the group waits for it: {}", processor.logged());
     let audit = stage.audit(&Default::default())?;
     ensure!(audit.done == 3 && audit.is_clean(), "{audit}");
     stage.until_caught_up()?;

@@ -129,7 +129,7 @@ impl Window {
 
     /// Has the handler called, unless that was done in an earlier life of this lane.
     fn call(&mut self, open: Open, now: Now, plan: &Plan) -> Result<(), LedgerError> {
-        match self.recollection.take(open.delivery.key, open.delivery.claim) {
+        match self.recollection.take(&open.delivery) {
             Some(Recall::Known(outcome)) => {
                 return self.settle_attempt(open, outcome, std::time::Duration::ZERO, now, plan);
             }
