@@ -55,6 +55,11 @@ impl Kafka {
         format!("127.0.0.1:{}", self.port)
     }
 
+    /// The process id, while it runs.
+    pub fn id(&self) -> Option<u32> {
+        self.node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
+    }
+
     /// Where its log lies.
     pub fn log(&self) -> PathBuf {
         self.home.join("kafka.log")

@@ -1,0 +1,127 @@
+//! The Kafka of one run, the stages on it, and topics read to their end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use hookwell_tests::kafka::Kafka;
+use hookwell_tests::reader::Reader;
+use hookwell_tests::stage::{Binaries, Settings, Stage};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tempfile::TempDir;
+
+use crate::cost::Process;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A Kafka of its own, gone with this.
+#[derive(Debug)]
+pub(crate) struct Broker {
+    kafka: Arc<Kafka>,
+    binaries: Binaries,
+    _home: TempDir,
+}
+
+impl Broker {
+    /// Starts it.
+    pub(crate) fn start() -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("hookwell-bench-").tempdir()?;
+        let kafka = Arc::new(Kafka::start(home.path())?);
+        let here = std::env::current_exe()?;
+        let folder = here.parent().context("this program lies in a directory")?;
+        let binaries = Binaries { ingest: folder.join("ingest"), processor: folder.join("processor") };
+        Ok(Self { kafka, binaries, _home: home })
+    }
+
+    /// Its process.
+    pub(crate) fn process(&self) -> Result<Process> {
+        Ok(Process(self.kafka.id().context("Kafka is not running")?))
+    }
+
+    /// Where clients begin.
+    pub(crate) fn bootstrap_servers(&self) -> String {
+        self.kafka.bootstrap_servers()
+    }
+
+    /// Topics, a configuration and the two programs, for one source called `github`. Destinations
+    /// forward to the topic that [`forward_topic`] names, which is created.
+    pub(crate) fn stage(&self, partitions: u32, log_level: &str) -> Result<Stage> {
+        let settings = Settings {
+            partitions,
+            destinations: String::new(),
+            routes: format!("[log]\nlevel = \"{log_level}\""),
+            ..Settings::default()
+        };
+        let stage = Stage::bare(&self.kafka, &self.binaries, settings)?;
+        let topic = forward_topic(&stage);
+        stage.rewrite(|settings| {
+            settings.destinations =
+                format!("[[destinations]]\nname = \"out\"\nkind = \"kafka\"\ntopic = \"{topic}\"\n");
+            settings.routes += "\n[[routes]]\nsource = \"*\"\nto = [\"out\"]";
+        })?;
+        create_topic(&stage.reader, &topic, partitions)?;
+        let created = stage.processor_answers(&["--create-topics"])?;
+        ensure!(created.status == Some(0), "the topics could not be created: {created:?}");
+        Ok(stage)
+    }
+}
+
+/// Where the stage's processor forwards events to.
+pub(crate) fn forward_topic(stage: &Stage) -> String {
+    stage.topic("out")
+}
+
+/// Creates a topic.
+pub(crate) fn create_topic(reader: &Reader, name: &str, partitions: u32) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = reader.config().create()?;
+    let topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    for answer in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
+        answer.map_err(|(topic, code)| anyhow!("{topic} could not be created: {code}"))?;
+    }
+    Ok(())
+}
+
+/// A consumer that fetches as fast as it can.
+pub(crate) fn eager(mut config: ClientConfig, group: &str) -> ClientConfig {
+    config
+        .set("group.id", group)
+        .set("isolation.level", "read_committed")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "earliest")
+        .set("queued.min.messages", "100000")
+        .set("fetch.queue.backoff.ms", "5");
+    config
+}
+
+/// Reads every committed record of `topic`.
+pub(crate) fn drain(reader: &Reader, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<u64> {
+    let consumer: BaseConsumer = eager(reader.config(), "hookwell-bench").create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+    ensure!(0 < partitions, "{topic} is not there");
+    let mut all = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions)? {
+        all.add_partition_offset(topic, partition, Offset::Beginning)?;
+    }
+    consumer.assign(&all)?;
+    let (mut open, mut records) = (partitions, 0);
+    while 0 < open {
+        match consumer.poll(PATIENCE).with_context(|| format!("{topic} does not end"))? {
+            Ok(message) => {
+                each(&message);
+                records += 1;
+            }
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(records)
+}
