@@ -314,3 +314,21 @@ fn every_known_key_is_a_leaf_and_found_once() {
     }
     assert!(!keys.iter().any(|key| key == "sources[].hmac" || key == "kafka"), "{keys:#?}");
 }
+
+#[test]
+fn a_secret_of_white_space_is_refused_like_an_empty_one() {
+    let config = parse("[[sources]]\nname = 'a'\nsecrets = [{ env = 'A' }]").unwrap();
+    let mut faults = Faults::default();
+    let environment = Environment::from([("A", "  ")]);
+    assert_eq!(config.sources[0].secrets[0].resolve(&environment, &mut faults), None);
+    assert!(faults.into_sorted()[0].what.contains("protects nothing"));
+}
+
+#[test]
+fn a_network_of_ipv4_may_be_written_as_ipv6() {
+    let text =
+        "[ingest]\ntrusted_proxies = ['::ffff:10.0.0.0/104', '::ffff:192.0.2.1', '2001:db8::/32', '::/0']";
+    let networks = parse(text).unwrap().ingest.trusted_proxies;
+    let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::/0"]);
+}

@@ -25,9 +25,10 @@ impl Secret {
         &self.0
     }
 
-    /// Whether there is no key material at all, which never verifies anything.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Whether there is no key material: nothing at all, or nothing but white space and zero bytes,
+    /// which a template with an empty variable leaves behind. It never verifies anything.
+    pub fn is_blank(&self) -> bool {
+        self.0.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0)
     }
 }
 
@@ -46,7 +47,15 @@ mod tests {
         assert_eq!(Secret::new(b"s3cret\n".to_vec()).reveal(), b"s3cret");
         assert_eq!(Secret::new(b"s3cret\r\n".to_vec()).reveal(), b"s3cret");
         assert_eq!(Secret::new(b" s3cret \n\n".to_vec()).reveal(), b" s3cret \n");
-        assert!(Secret::new(b"\n".to_vec()).is_empty());
+        assert!(Secret::new(b"\n".to_vec()).is_blank());
+    }
+
+    #[test]
+    fn white_space_and_zero_bytes_are_no_secret() {
+        for blank in ["", " ", "\t\n\n", "\0\0"] {
+            assert!(Secret::new(blank.as_bytes().to_vec()).is_blank(), "{blank:?}");
+        }
+        assert!(!Secret::new(b" s ".to_vec()).is_blank());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `[ingest]`: the receiving program.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -26,6 +26,9 @@ pub struct IngestConfig {
     pub workers: usize,
     /// How long a client may take to send its headers, and again its body.
     pub read_timeout: Duration,
+    /// How long a connection may wait for its next request before it is closed. Longer than a load
+    /// balancer keeps its own, or it sends into connections that are being closed.
+    pub keep_alive: Duration,
     /// How long Kafka may take to acknowledge before the sender hears 503. Shorter than the
     /// patience of the least patient sender.
     pub publish_timeout: Duration,
@@ -44,6 +47,7 @@ impl Default for IngestConfig {
             trusted_proxies: Vec::new(),
             workers: 0,
             read_timeout: 15 * SECOND,
+            keep_alive: 75 * SECOND,
             publish_timeout: 2500 * MILLISECOND,
             max_buffered_bytes: 256 * 1024 * 1024,
             shutdown_timeout: 10 * SECOND,
@@ -65,6 +69,7 @@ impl IngestConfig {
             ),
             workers: section.integer("workers", 0..=1024, default.workers),
             read_timeout: section.duration("read_timeout", SECOND..=HOUR).unwrap_or(default.read_timeout),
+            keep_alive: section.duration("keep_alive", SECOND..=HOUR).unwrap_or(default.keep_alive),
             publish_timeout: section
                 .duration("publish_timeout", 100 * MILLISECOND..=HOUR)
                 .unwrap_or(default.publish_timeout),
@@ -100,7 +105,14 @@ pub(super) fn read_address(section: &Section<'_>, key: &'static str, default: So
     })
 }
 
-/// `10.0.0.0/8`, or a single address.
+/// `10.0.0.0/8`, or a single address. IPv4 written as IPv6 (`::ffff:10.0.0.0/104`) is IPv4, as it
+/// is in the addresses that are compared with it.
 pub(super) fn parse_network(text: &str) -> Option<IpNet> {
-    text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| IpNet::from(address)))
+    let network = text.parse().ok().or_else(|| text.parse().ok().map(|address: IpAddr| IpNet::from(address)));
+    network.map(|network: IpNet| match network.addr().to_canonical() {
+        IpAddr::V4(address) if network.max_prefix_len() == 128 && network.prefix_len() >= 96 => {
+            IpNet::new(IpAddr::V4(address), network.prefix_len() - 96).unwrap_or(network)
+        }
+        IpAddr::V4(_) | IpAddr::V6(_) => network,
+    })
 }

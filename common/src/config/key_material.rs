@@ -49,20 +49,21 @@ impl KeyMaterial {
         Some(Self { place: section.place().clone(), key: section.path().to_owned(), origin, id })
     }
 
-    /// Fetches the secret; what is wrong with it goes to `faults`. An empty one is a fault: it
-    /// would verify what anybody can forge.
+    /// Fetches the secret; what is wrong with it goes to `faults`. One that is empty, or as good as
+    /// empty, is a fault: it would verify what anybody can forge.
     pub fn resolve(&self, environment: &Environment, faults: &mut Faults) -> Option<Secret> {
         let found = match &self.origin {
             KeyOrigin::Variable(name) => environment
                 .get(name)
                 .map(|value| Secret::new(value.as_bytes().to_vec()))
                 .ok_or_else(|| format!("variable {name} is not set; set it, or name another")),
-            KeyOrigin::File(path) => std::fs::read(path)
-                .map(Secret::new)
-                .map_err(|error| format!("file {} cannot be read: {error}", path.display())),
+            KeyOrigin::File(path) => std::fs::read(path).map(Secret::new).map_err(|error| {
+                let path = path.display();
+                format!("file {path} cannot be read: {error}; put the secret there, readable for this user")
+            }),
         };
         match found {
-            Ok(secret) if secret.is_empty() => {
+            Ok(secret) if secret.is_blank() => {
                 faults.add(
                     &self.place,
                     self.key.clone(),

@@ -96,6 +96,7 @@ fn show_ingest(page: &mut Page, config: &Config) {
     page.set_list("trusted_proxies", &ingest.trusted_proxies);
     page.set("workers", ingest.workers);
     page.set_duration("read_timeout", ingest.read_timeout);
+    page.set_duration("keep_alive", ingest.keep_alive);
     page.set_duration("publish_timeout", ingest.publish_timeout);
     page.set("max_buffered_bytes", ingest.max_buffered_bytes);
     page.set_duration("shutdown_timeout", ingest.shutdown_timeout);
