@@ -13,6 +13,7 @@ use hookwell_common::identity::Identity;
 use crate::rejection::Rejection;
 use crate::verify::VerifiedRequest;
 use crate::verify::explain::{Step, Trace};
+use crate::verify::request::RequestHeaders;
 use crate::verify::value::{Found, Place, ValueRule, join};
 
 /// The most that the headers which are kept may weigh together, in bytes.
@@ -132,21 +133,32 @@ fn value_at<'v>(verified: &VerifiedRequest<'v>, place: &Place, found: &Found<'_>
 }
 
 fn kept_headers(verified: &VerifiedRequest<'_>) -> Result<Vec<(ByteString, Bytes)>, Rejection> {
-    let headers = verified.request().headers;
     let mut kept = Vec::new();
     let mut weight = 0;
     for name in &verified.source().keep_headers {
-        if let Some(value) = headers.first(name) {
+        if let Some(value) = whole_value(verified.request().headers, name) {
             weight += name.len() + value.len();
-            kept.push((ByteString::from(name.as_str()), Bytes::copy_from_slice(value)));
+            kept.push((ByteString::from(name.as_str()), value));
         }
     }
     if weight <= MAX_KEPT_HEADER_BYTES { Ok(kept) } else { Err(Rejection::HeadersTooLarge) }
 }
 
-/// A header as text that may stand in a record and in a request of ours; dropped where it may not.
+/// All values of a header as one, with commas between, which means the same (RFC 9110, 5.3).
+fn whole_value(headers: &dyn RequestHeaders, name: &str) -> Option<Bytes> {
+    let first = headers.first(name)?;
+    if !headers.is_repeated(name) {
+        return Some(Bytes::copy_from_slice(first));
+    }
+    let values: Vec<_> = (0..).map_while(|n| headers.nth(name, n)).collect();
+    Some(values.join(b", ".as_slice()).into())
+}
+
+/// A header as text that may stand in a record and in a request of ours; dropped where it may not,
+/// and where it is there twice, so that nobody can say which one counts.
 fn header_text(verified: &VerifiedRequest<'_>, name: &str) -> Option<ByteString> {
-    let value = verified.request().headers.first(name)?;
+    let headers = verified.request().headers;
+    let value = headers.first(name).filter(|_| !headers.is_repeated(name))?;
     let text = std::str::from_utf8(value).ok()?;
     let is_plain = !text.is_empty() && text.len() <= 256 && !text.bytes().any(|b| b.is_ascii_control());
     is_plain.then(|| ByteString::from(text))
@@ -159,4 +171,81 @@ fn traceparent(verified: &VerifiedRequest<'_>, identity: &Identity) -> ByteStrin
         lengths.eq([2, 32, 16, 2]) && text.bytes().all(|b| b == b'-' || b.is_ascii_hexdigit())
     };
     header_text(verified, "traceparent").filter(has_form).unwrap_or_else(|| identity.traceparent().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::explain::Silent;
+    use crate::verify::request::UnverifiedRequest;
+    use crate::verify::tests::{Headers, header, signed, source};
+    use crate::verify::verify;
+    use hookwell_common::time::Timestamp;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
+    const BODY: &[u8] = br#"{"id":"evt_1","type":"ping"}"#;
+
+    /// What becomes of a request that `table` verifies and that has `more` headers.
+    fn judge(table: &str, more: &[(&str, &str)]) -> Result<Event, Rejection> {
+        let source = source(table, &["s3cret"]);
+        let mut headers: Headers = signed(&source, BODY, NOW);
+        headers.extend(more.iter().map(|(name, value)| header(name, value)));
+        let request = UnverifiedRequest {
+            method: "POST",
+            query: None,
+            headers: &headers,
+            body: BODY,
+            received_at: NOW,
+        };
+        let verified = verify(request, &source, &mut Silent).unwrap();
+        let accepted = accept(&verified, Bytes::from_static(BODY), || "unique".to_owned(), &mut Silent);
+        accepted.map(|accepted| accepted.event)
+    }
+
+    #[test]
+    fn an_id_or_a_type_that_is_there_twice_is_refused() {
+        for name in ["x-github-delivery", "x-github-event"] {
+            let twice = judge("preset = \"github\"", &[(name, "one"), (name, "two")]);
+            assert_eq!(twice, Err(Rejection::Unreadable), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_kept_header_that_is_there_twice_is_kept_whole() {
+        let table = "preset = \"github\"\nkeep_headers = [\"X-Shop\"]";
+        let event = judge(table, &[("x-shop", "one"), ("x-other", "no"), ("x-shop", "two")]).unwrap();
+        assert_eq!(event.kept_headers, [("x-shop".into(), Bytes::from_static(b"one, two"))]);
+    }
+
+    #[test]
+    fn kept_headers_that_weigh_too_much_are_refused() {
+        let table = "preset = \"github\"\nkeep_headers = [\"x-shop\"]";
+        let long = "x".repeat(MAX_KEPT_HEADER_BYTES);
+        assert_eq!(judge(table, &[("x-shop", &long)]), Err(Rejection::HeadersTooLarge));
+    }
+
+    #[test]
+    fn a_content_type_or_a_trace_that_is_there_twice_does_not_count() {
+        let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let once = judge("preset = \"github\"", &[("content-type", "a/b"), ("traceparent", trace)]).unwrap();
+        assert_eq!((once.content_type.as_deref(), once.traceparent.as_deref()), (Some("a/b"), Some(trace)));
+        let more = [
+            ("content-type", "a/b"),
+            ("content-type", "c/d"),
+            ("traceparent", trace),
+            ("traceparent", trace),
+        ];
+        let twice = judge("preset = \"github\"", &more).unwrap();
+        assert_eq!(twice.content_type, None);
+        assert_ne!(twice.traceparent.as_deref(), Some(trace));
+    }
+
+    #[test]
+    fn what_is_done_without_an_id_is_the_sources_choice() {
+        let table = |choice: &str| format!("preset = \"github\"\nevent_id_missing = {choice:?}");
+        let id = |choice| judge(&table(choice), &[]).map(|event| event.id.to_string());
+        assert_eq!(id("hash"), Ok(event_id_from_body(BODY).to_string()));
+        assert_eq!(id("accept"), Ok("unique".to_owned()));
+        assert_eq!(id("reject"), Err(Rejection::EventIdMissing));
+    }
 }

@@ -28,6 +28,8 @@ pub enum Rejection {
     SignatureMissing,
     /// No time of signing where one is signed.
     TimestampMissing,
+    /// A header, or a pair of the signature header, that is signed and not there.
+    SignedPartMissing,
     /// No signature fits.
     SignatureMismatch,
     /// The time of signing lies outside its window.
@@ -46,7 +48,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, in the order of their documentation.
-    pub const ALL: [Rejection; 18] = [
+    pub const ALL: [Rejection; 19] = [
         Rejection::BodyMissing,
         Rejection::Unreadable,
         Rejection::EventIdMissing,
@@ -54,6 +56,7 @@ impl Rejection {
         Rejection::Aborted,
         Rejection::SignatureMissing,
         Rejection::TimestampMissing,
+        Rejection::SignedPartMissing,
         Rejection::SignatureMismatch,
         Rejection::TimestampOutsideWindow,
         Rejection::AddressNotAllowed,
@@ -77,6 +80,7 @@ impl Rejection {
             Rejection::Aborted => (400, "aborted"),
             Rejection::SignatureMissing => (401, "signature_missing"),
             Rejection::TimestampMissing => (401, "timestamp_missing"),
+            Rejection::SignedPartMissing => (401, "signed_part_missing"),
             Rejection::SignatureMismatch => (403, "signature_mismatch"),
             Rejection::TimestampOutsideWindow => (403, "timestamp_outside_window"),
             Rejection::AddressNotAllowed => (403, "address_not_allowed"),
@@ -136,6 +140,7 @@ impl fmt::Display for Rejection {
             Rejection::Unreadable => "a header that is needed is repeated or cannot be read",
             Rejection::SignatureMissing => "the signature is missing",
             Rejection::TimestampMissing => "the time of signing is missing",
+            Rejection::SignedPartMissing => "a header that is signed is missing",
             Rejection::SignatureMismatch => "the signature does not fit",
             Rejection::TimestampOutsideWindow => "the time of signing lies outside the window",
             Rejection::EventIdMissing => "the event id is missing",

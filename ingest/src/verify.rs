@@ -70,4 +70,4 @@ pub fn verify<'r>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -29,8 +29,8 @@ pub struct Recipe {
 /// Where the time of signing lies, and how far it may lie from ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimestampRule {
-    pub(super) place: Place,
-    pub(super) unit: TimestampUnit,
+    pub(crate) place: Place,
+    pub(crate) unit: TimestampUnit,
     pub(super) tolerance: Duration,
 }
 
@@ -87,10 +87,17 @@ impl Recipe {
         self.parse.field(header, name).map(str::as_bytes)
     }
 
-    /// Makes a key of `secret`; `None` where it is not written as the recipe says.
+    /// Makes a key of `secret`; `None` where it is not written as the recipe says, and where nothing
+    /// but zero bytes is left of it, which to an HMAC is the same as no key at all.
     pub fn key(&self, label: String, secret: &[u8]) -> Option<SigningKey> {
         let bytes = self.key_form.key_bytes(secret)?;
-        (!bytes.is_empty()).then(|| SigningKey { label, key: hmac::Key::new(self.algorithm, &bytes) })
+        let is_key = bytes.iter().any(|byte| *byte != 0);
+        is_key.then(|| SigningKey { label, key: hmac::Key::new(self.algorithm, &bytes) })
+    }
+
+    /// Where the time of signing lies, if it is signed.
+    pub fn timestamp(&self) -> Option<&TimestampRule> {
+        self.timestamp.as_ref()
     }
 
     /// Tells whether one of `keys` signed `request`, and when. Each key and each signature is
@@ -103,10 +110,19 @@ impl Recipe {
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         let header = self.signature_header(request, trace)?;
-        let signed_at = self.signed_at(request, header, trace)?;
+        let rule = self.timestamp.as_ref();
+        let outside = rule.filter(|rule| !rule.is_in_body());
+        let signed_at = outside.map(|rule| self.signed_at(rule, request, header, trace)).transpose()?;
         let signatures = self.signatures(header, trace)?;
         let matched = self.matching_key(request, url, header, keys, &signatures, trace)?;
-        self.check_window(signed_at, request.received_at, trace)?;
+        if let Some(rule) = rule {
+            // Nobody's body is parsed before its signature fits.
+            let signed_at = match signed_at {
+                Some(signed_at) => signed_at,
+                None => self.signed_at(rule, request, header, trace)?,
+            };
+            rule.check_window(signed_at, request.received_at, trace)?;
+        }
         Ok(matched)
     }
 
@@ -222,11 +238,11 @@ impl Recipe {
 
     fn signed_at(
         &self,
+        rule: &TimestampRule,
         request: &UnverifiedRequest<'_>,
         header: &str,
         trace: &mut impl Trace,
-    ) -> Result<Option<Timestamp>, Rejection> {
-        let Some(rule) = &self.timestamp else { return Ok(None) };
+    ) -> Result<Timestamp, Rejection> {
         let text = match &rule.place {
             Place::Header(name) => match request.headers.first(name) {
                 Some(_) if request.headers.is_repeated(name) => {
@@ -247,25 +263,30 @@ impl Recipe {
                 format!("{:?} is missing", rule.place)
             })),
             Some(text) => match rule.unit.read(text.trim()) {
-                Some(moment) => Ok(Some(moment)),
+                Some(moment) => Ok(moment),
                 None => Err(trace.failed(Step::Timestamp, Rejection::Unreadable, || {
                     format!("{:?} is not written in {:?}", rule.place, rule.unit)
                 })),
             },
         }
     }
+}
+
+impl TimestampRule {
+    fn is_in_body(&self) -> bool {
+        matches!(self.place, Place::Json(_))
+    }
 
     fn check_window(
         &self,
-        signed_at: Option<Timestamp>,
+        signed_at: Timestamp,
         now: Timestamp,
         trace: &mut impl Trace,
     ) -> Result<(), Rejection> {
-        let (Some(rule), Some(signed_at)) = (&self.timestamp, signed_at) else { return Ok(()) };
         let distance = now.distance(signed_at);
         let side = if signed_at <= now { "old" } else { "ahead" };
-        let words = || format!("{} s {side}; {} s are allowed", distance.as_secs(), rule.tolerance.as_secs());
-        if distance <= rule.tolerance {
+        let words = || format!("{} s {side}; {} s are allowed", distance.as_secs(), self.tolerance.as_secs());
+        if distance <= self.tolerance {
             trace.passed(Step::Timestamp, words);
             return Ok(());
         }
@@ -282,7 +303,7 @@ impl SigningKey {
 impl MissingPart<'_> {
     fn rejection(&self) -> Rejection {
         match self.0 {
-            Part::Header(_) | Part::Field(_) => Rejection::TimestampMissing,
+            Part::Header(_) | Part::Field(_) => Rejection::SignedPartMissing,
             Part::Literal(_) | Part::Body | Part::Url | Part::Method => Rejection::Unreadable,
         }
     }
@@ -333,7 +354,7 @@ impl TimestampUnit {
         }
     }
 
-    pub(super) fn write(self, moment: Timestamp) -> String {
+    pub(crate) fn write(self, moment: Timestamp) -> String {
         match self {
             TimestampUnit::Seconds => (moment.as_millis() / 1000).to_string(),
             TimestampUnit::Milliseconds => moment.as_millis().to_string(),

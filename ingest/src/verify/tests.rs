@@ -15,14 +15,14 @@ use super::verify;
 use crate::rejection::Rejection;
 use crate::source::{Source, resolve_all};
 
-pub(super) type Headers = Vec<(String, Vec<u8>)>;
+pub(crate) type Headers = Vec<(String, Vec<u8>)>;
 
 /// The source that a `[[sources]]` table describes, its secrets given as `S0`, `S1`, ….
-pub(super) fn source(table: &str, secrets: &[&str]) -> Source {
+pub(crate) fn source(table: &str, secrets: &[&str]) -> Source {
     try_source(table, secrets).unwrap_or_else(|faults| panic!("{faults:?}"))
 }
 
-pub(super) fn try_source(table: &str, secrets: &[&str]) -> Result<Source, Vec<String>> {
+pub(crate) fn try_source(table: &str, secrets: &[&str]) -> Result<Source, Vec<String>> {
     let names: Vec<_> = (0..secrets.len()).map(|index| format!("S{index}")).collect();
     let listed: Vec<_> = names.iter().map(|name| format!("{{ env = {name:?} }}")).collect();
     let text = format!("[[sources]]\nname = \"x\"\nsecrets = [{}]\n{table}", listed.join(", "));
@@ -34,11 +34,11 @@ pub(super) fn try_source(table: &str, secrets: &[&str]) -> Result<Source, Vec<St
     if faults.is_empty() { Ok(sources.remove("x").unwrap()) } else { Err(faults) }
 }
 
-pub(super) fn header(name: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
+pub(crate) fn header(name: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
     (name.to_owned(), value.as_ref().to_vec())
 }
 
-pub(super) fn check(
+pub(crate) fn check(
     source: &Source,
     headers: &Headers,
     body: &[u8],
@@ -54,7 +54,7 @@ pub(super) fn check(
 }
 
 /// A body and headers as the sender of `source` would send them.
-pub(super) fn signed(source: &Source, body: &[u8], now: Timestamp) -> Headers {
+pub(crate) fn signed(source: &Source, body: &[u8], now: Timestamp) -> Headers {
     let mut headers = Headers::new();
     source.recipe.sign(&mut headers, body, &source.public_url, &source.keys[0], now, "filler");
     headers

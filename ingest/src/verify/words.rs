@@ -5,7 +5,7 @@ use std::time::Duration;
 use hookwell_common::config::{Faults, HmacConfig, Place, Placed};
 use ring::hmac;
 
-use super::content::Content;
+use super::content::{Content, Part};
 use super::preset::Preset;
 use super::recipe::{KeyForm, Recipe, TimestampRule, TimestampUnit};
 use super::signature::{Encoding, ParseRule};
@@ -101,6 +101,9 @@ impl Words<'_> {
             refuse("content", "does not cover {body}, so that anybody could alter it; add {body}".to_owned());
         }
         let timestamp = self.timestamp_rule(refuse);
+        if let (Some(parse), Some(content)) = (&parse, &content) {
+            refuse_unknown_fields(parse, content, timestamp.as_ref().and_then(Option::as_ref), refuse);
+        }
         Some(Recipe {
             algorithm: algorithm?,
             header: header?,
@@ -151,9 +154,29 @@ impl Words<'_> {
             "content" => &config.content,
             "timestamp" => &config.timestamp,
             "timestamp_unit" => &config.timestamp_unit,
+            "tolerance" => return config.tolerance.as_ref().map_or(&config.place, |placed| &placed.place),
             _ => &None,
         };
         placed.as_ref().map_or(&config.place, |placed| &placed.place)
+    }
+}
+
+/// Only a header of pairs has fields; elsewhere every request would be refused for want of one.
+fn refuse_unknown_fields(
+    parse: &ParseRule,
+    content: &Content,
+    timestamp: Option<&TimestampRule>,
+    refuse: Refuse<'_>,
+) {
+    if matches!(parse, ParseRule::Pairs { .. }) {
+        return;
+    }
+    let what = "names a field, and only a header that is parsed as \"kv:…\" has fields; name a header, or change parse";
+    if content.parts().iter().any(|part| matches!(part, Part::Field(_))) {
+        refuse("content", what.to_owned());
+    }
+    if timestamp.is_some_and(|rule| matches!(rule.place, value::Place::Field(_))) {
+        refuse("timestamp", what.to_owned());
     }
 }
 

@@ -105,13 +105,51 @@ fn a_forged_request_does_not_learn_whether_its_time_was_right() {
 #[test]
 fn a_signed_header_that_is_missing_or_doubled_is_refused() {
     let source = source("preset = \"standard-webhooks\"", &[secret("standard-webhooks")]);
-    for header in ["webhook-id", "webhook-timestamp"] {
+    for (header, missing) in
+        [("webhook-id", Rejection::SignedPartMissing), ("webhook-timestamp", Rejection::TimestampMissing)]
+    {
         let mut headers = signed(&source, BODY, NOW);
         headers.push((header.to_owned(), b"again".to_vec()));
         assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::Unreadable), "{header}");
         headers.retain(|(name, _)| name != header);
-        assert_eq!(check(&source, &headers, BODY, NOW), Err(Rejection::TimestampMissing), "{header}");
+        assert_eq!(check(&source, &headers, BODY, NOW), Err(missing), "{header}");
     }
+}
+
+#[test]
+fn a_time_inside_the_body_is_read_once_the_signature_fits() {
+    let table = "[sources.hmac]\nheader = \"x\"\ntimestamp = \"json:/sent\"";
+    let source = source(table, &["s3cret"]);
+    let judge = |body: &[u8]| check(&source, &signed(&source, body, NOW), body, NOW);
+    assert_eq!(judge(br#"{"sent":1795000000}"#), Ok(0));
+    assert_eq!(judge(br#"{"sent":1794990000}"#), Err(Rejection::TimestampOutsideWindow));
+    assert_eq!(judge(br#"{"sent":"now"}"#), Err(Rejection::Unreadable));
+    assert_eq!(judge(b"{}"), Err(Rejection::TimestampMissing));
+    let forged = signed(&source, b"{}", NOW);
+    assert_eq!(check(&source, &forged, b"not even JSON", NOW), Err(Rejection::SignatureMismatch));
+}
+
+#[test]
+fn a_key_of_nothing_but_zero_bytes_is_no_key() {
+    for (key, zeros) in [("hex", "000000"), ("base64", "AAAA"), ("whsec", "whsec_AAAA")] {
+        let table = format!("[sources.hmac]\nheader = \"x\"\nkey = {key:?}");
+        let faults = try_source(&table, &[zeros]).unwrap_err();
+        assert!(faults[0].contains("does not hold a key"), "{faults:?}");
+    }
+}
+
+#[test]
+fn a_field_where_the_header_has_none_is_a_fault() {
+    let table = "[sources.hmac]\nheader = \"x\"\ncontent = \"{field:t}.{body}\"\ntimestamp = \"field:t\"";
+    let faults = try_source(table, &["s"]).unwrap_err();
+    let told = |key: &str| faults.iter().any(|fault| fault.contains(&format!("hmac.{key}: names a field")));
+    assert!(faults.len() == 2 && told("content") && told("timestamp"), "{faults:?}");
+}
+
+#[test]
+fn a_tolerance_without_a_timestamp_is_told_with_its_own_line() {
+    let faults = try_source("[sources.hmac]\nheader = \"x\"\ntolerance = \"5m\"", &["s"]).unwrap_err();
+    assert!(faults[0].starts_with("test.toml:6: sources[0].hmac.tolerance: "), "{faults:?}");
 }
 
 #[test]
