@@ -12,7 +12,7 @@ use crate::accept::{Accepted, accept};
 use crate::cli::{Loaded, Output, print};
 use crate::rejection::Rejection;
 use crate::source::Source;
-use crate::verify::explain::{Explanation, Finding};
+use crate::verify::explain::{Explanation, Finding, Step, Trace};
 use crate::verify::request::UnverifiedRequest;
 use crate::verify::verify;
 
@@ -35,6 +35,8 @@ struct Sent {
     query: Option<String>,
     headers: Vec<(String, Vec<u8>)>,
     body: Bytes,
+    /// How long the body was to be, where it ends before.
+    missing_from: Option<usize>,
 }
 
 /// Prints the verdict on the request to source `name`. The answer is no where ingest would not
@@ -65,9 +67,7 @@ fn judge(
     max_body_bytes: usize,
     explanation: &mut Explanation,
 ) -> Result<Accepted, Rejection> {
-    if sent.body.len() > max_body_bytes {
-        return Err(Rejection::BodyTooLarge);
-    }
+    check_body(sent, max_body_bytes, explanation)?;
     let unverified = UnverifiedRequest {
         method: &sent.method,
         query: sent.query.as_deref(),
@@ -77,6 +77,21 @@ fn judge(
     };
     let verified = verify(unverified, source, explanation)?;
     accept(&verified, sent.body.clone(), || "unique".to_owned(), explanation)
+}
+
+fn check_body(sent: &Sent, max_bytes: usize, explanation: &mut Explanation) -> Result<(), Rejection> {
+    let length = sent.body.len();
+    if let Some(announced) = sent.missing_from {
+        return Err(explanation
+            .failed(Step::Body, Rejection::Aborted, || format!("ends after {length} of {announced} bytes")));
+    }
+    if length > max_bytes {
+        return Err(explanation.failed(Step::Body, Rejection::BodyTooLarge, || {
+            format!("{length} bytes; ingest.max_body_bytes is {max_bytes}")
+        }));
+    }
+    explanation.passed(Step::Body, || format!("whole, {length} bytes"));
+    Ok(())
 }
 
 fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: Output) -> String {
@@ -132,18 +147,79 @@ fn parse(bytes: &[u8]) -> Result<Sent, String> {
         .iter()
         .map(|header| (header.name.to_ascii_lowercase(), header.value.to_vec()))
         .collect();
-    let announced = headers.iter().find(|(name, _)| name == "content-length");
-    let announced =
-        announced.and_then(|(_, value)| std::str::from_utf8(value).ok()?.trim().parse::<usize>().ok());
-    let body = &bytes[head..];
-    // A file often ends with a line end that was not sent.
-    let body = announced.and_then(|length| body.get(..length)).unwrap_or(body);
+    let body = Body::of(&headers)?.cut(&bytes[head..])?;
     Ok(Sent {
         method: request.method.unwrap_or_default().to_owned(),
         query: request.path.and_then(|path| path.split_once('?')).map(|(_, query)| query.to_owned()),
         headers,
-        body: Bytes::copy_from_slice(body),
+        body: body.0,
+        missing_from: body.1,
     })
+}
+
+/// How a request says where its body ends.
+enum Body {
+    /// By `content-length`.
+    Length(usize),
+    /// In chunks.
+    Chunked,
+    /// Not at all: the file ends with it.
+    Rest,
+}
+
+impl Body {
+    fn of(headers: &[(String, Vec<u8>)]) -> Result<Self, String> {
+        let value = |name: &str| {
+            let found = headers.iter().find(|(known, _)| known == name);
+            found.map(|(_, value)| String::from_utf8_lossy(value).trim().to_ascii_lowercase())
+        };
+        match (value("transfer-encoding"), value("content-length")) {
+            (Some(coding), None) if coding == "chunked" => Ok(Body::Chunked),
+            (Some(coding), _) => {
+                Err(format!("transfer-encoding is {coding:?}, and only \"chunked\" is read"))
+            }
+            (None, Some(length)) => {
+                length.parse().map(Body::Length).map_err(|_| format!("content-length is {length:?}"))
+            }
+            (None, None) => Ok(Body::Rest),
+        }
+    }
+
+    /// The body among `bytes`, and how long it was to be where it is cut off.
+    fn cut(self, bytes: &[u8]) -> Result<(Bytes, Option<usize>), String> {
+        let (body, rest) = match self {
+            Body::Rest => return Ok((Bytes::copy_from_slice(bytes), None)),
+            Body::Length(length) => match bytes.split_at_checked(length) {
+                Some((body, rest)) => (Bytes::copy_from_slice(body), rest),
+                None => return Ok((Bytes::copy_from_slice(bytes), Some(length))),
+            },
+            Body::Chunked => unchunk(bytes)?,
+        };
+        // A file often ends with a line end that was not sent.
+        match rest {
+            b"" | b"\n" | b"\r\n" => Ok((body, None)),
+            _ => Err(format!("{} bytes follow its body of {}", rest.len(), body.len())),
+        }
+    }
+}
+
+/// The content of all chunks, and what follows the last.
+fn unchunk(bytes: &[u8]) -> Result<(Bytes, &[u8]), String> {
+    const BROKEN: &str = "its chunks cannot be read";
+    let (mut body, mut rest) = (Vec::new(), bytes);
+    loop {
+        let Ok(httparse::Status::Complete((start, size))) = httparse::parse_chunk_size(rest) else {
+            return Err(BROKEN.to_owned());
+        };
+        rest = &rest[start..];
+        if size == 0 {
+            return Ok((body.into(), rest.strip_prefix(b"\r\n").unwrap_or(rest)));
+        }
+        let size = usize::try_from(size).map_err(|_| BROKEN)?;
+        let (chunk, after) = rest.split_at_checked(size).ok_or(BROKEN)?;
+        body.extend_from_slice(chunk);
+        rest = after.strip_prefix(b"\r\n").ok_or(BROKEN)?;
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +239,27 @@ mod tests {
     #[test]
     fn without_a_length_the_body_is_the_rest() {
         assert_eq!(parse(b"POST / HTTP/1.1\n\nbody\n").unwrap().body, "body\n");
+    }
+
+    #[test]
+    fn chunks_are_put_together_as_they_are_when_received() {
+        let sent = parse(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n\n");
+        assert_eq!(sent.unwrap().body, "abc0123456789");
+        for broken in ["3\r\nab", "x\r\n", "3\r\nabc0\r\n\r\n", "ffffffffffffffff\r\nabc", ""] {
+            let request = format!("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{broken}");
+            assert!(parse(request.as_bytes()).unwrap_err().contains("chunks"), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_as_long_as_announced_is_told_apart() {
+        let cut = parse(b"POST / HTTP/1.1\r\ncontent-length: 9\r\n\r\nbody").unwrap();
+        assert_eq!(cut.missing_from, Some(9));
+        let mut explanation = Explanation::default();
+        assert_eq!(check_body(&cut, 100, &mut explanation), Err(Rejection::Aborted));
+        assert_eq!(explanation.0[0].detail, "ends after 4 of 9 bytes");
+        let more = parse(b"POST / HTTP/1.1\r\ncontent-length: 4\r\n\r\nbody and more");
+        assert!(more.unwrap_err().contains("9 bytes follow its body"));
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::rejection::Rejection;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Step {
+    /// The body is there as a whole, and no longer than allowed.
+    Body,
     /// The method is one that the source uses.
     Method,
     /// The header with the signature is there.
