@@ -1,5 +1,6 @@
 //! The command line of `ingest`: a published contract.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -151,9 +152,12 @@ impl Loaded {
     }
 }
 
-/// Prints an answer to standard output.
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
+/// Prints an answer to standard output. Whoever closes it early, as `head` does, has seen enough.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    println!("{}", text.trim_end());
-    Ok(())
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::Usage(format!("the answer cannot be printed: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

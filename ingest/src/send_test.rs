@@ -9,11 +9,16 @@ use governor::{Quota, RateLimiter};
 use hookwell_common::lifecycle::{Clock, Failure};
 use hookwell_common::time::Timestamp;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
 use crate::cli::{Loaded, print};
 use crate::source::Source;
+use crate::verify::recipe::TimestampRule;
 use crate::verify::value::{Place, ValueRule};
+
+/// How long one answer may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to send.
 #[derive(Clone, Copy, Debug)]
@@ -70,8 +75,7 @@ pub fn send(loaded: &Loaded, name: &str, plan: &Plan<'_>) -> Result<(), Failure>
 async fn post_all(source: &Source, url: &str, body: Option<&[u8]>, plan: &Plan<'_>) -> Result<u32, Failure> {
     // Only the first installation counts; a second one finds what it wanted.
     rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder().timeout(Duration::from_secs(60)).build();
-    let client = client.map_err(|error| Failure::Usage(error.to_string()))?;
+    let client = client(plan).map_err(|error| Failure::Usage(error.to_string()))?;
     let pace =
         plan.rate.map(|rate| RateLimiter::direct(Quota::per_second(rate).allow_burst(NonZeroU32::MIN)));
     let clock = Clock::start();
@@ -79,7 +83,7 @@ async fn post_all(source: &Source, url: &str, body: Option<&[u8]>, plan: &Plan<'
     let mut refused = 0;
     for number in 0..plan.count {
         let id = format!("evt_test_{run:x}_{number}");
-        let signed = sign(source, &id, body, clock.now().wall, plan.tamper)?;
+        let signed = sign(source, &id, body, url, clock.now().wall, plan.tamper)?;
         for _ in 0..if plan.duplicate { 2 } else { 1 } {
             if let Some(pace) = &pace {
                 pace.until_ready().await;
@@ -104,10 +108,18 @@ async fn post_all(source: &Source, url: &str, body: Option<&[u8]>, plan: &Plan<'
     Ok(refused)
 }
 
+/// Follows no redirect, for a redirected POST becomes a GET, and its 200 would mean nothing. What is
+/// sent to the own listener passes no proxy.
+fn client(plan: &Plan<'_>) -> reqwest::Result<reqwest::Client> {
+    let client = reqwest::Client::builder().timeout(PATIENCE).redirect(Policy::none());
+    if plan.url.is_some() { client.build() } else { client.no_proxy().build() }
+}
+
 fn sign(
     source: &Source,
     id: &str,
     body: Option<&[u8]>,
+    url: &str,
     now: Timestamp,
     tamper: bool,
 ) -> Result<Signed, Failure> {
@@ -118,8 +130,12 @@ fn sign(
     if let Some(rule) = &source.event_type {
         place(rule, "hookwell.test", &mut headers, &mut invented);
     }
+    if let Some(TimestampRule { place: at @ Place::Json(_), unit, .. }) = source.recipe.timestamp() {
+        put(at, &unit.write(now), &mut headers, &mut invented);
+    }
     let mut body = body.map_or_else(|| invented.to_string().into_bytes(), <[u8]>::to_vec);
-    source.recipe.sign(&mut headers, &body, &source.public_url, key, now, id);
+    let query = url.split_once('?').map(|(_, query)| query);
+    source.recipe.sign(&mut headers, &body, &source.signed_url(query), key, now, id);
     if tamper {
         body.push(b' ');
     }
@@ -133,9 +149,17 @@ fn sign(
 
 /// Puts `value` where the first alternative of `rule` looks for it.
 fn place(rule: &ValueRule, value: &str, headers: &mut Vec<(String, Vec<u8>)>, body: &mut Value) {
-    match rule.alternatives().next().and_then(<[Place]>::first) {
-        Some(Place::Header(name)) => headers.push((name.clone(), value.as_bytes().to_vec())),
-        Some(Place::Json(pointer)) => {
+    if let Some(first) = rule.alternatives().next().and_then(<[Place]>::first) {
+        put(first, value, headers, body);
+    }
+}
+
+fn put(place: &Place, value: &str, headers: &mut Vec<(String, Vec<u8>)>, body: &mut Value) {
+    match place {
+        // One header may hold both the id and the type; twice it would be refused.
+        Place::Header(name) if headers.iter().any(|(known, _)| known == name) => {}
+        Place::Header(name) => headers.push((name.clone(), value.as_bytes().to_vec())),
+        Place::Json(pointer) => {
             let slot = pointer.iter().try_fold(&mut *body, |at, key| {
                 if !at.is_object() {
                     *at = json!({});
@@ -146,7 +170,7 @@ fn place(rule: &ValueRule, value: &str, headers: &mut Vec<(String, Vec<u8>)>, bo
                 *slot = json!(value);
             }
         }
-        Some(Place::Field(_) | Place::BodyHash) | None => {}
+        Place::Field(_) | Place::BodyHash => {}
     }
 }
 
@@ -162,4 +186,56 @@ fn innermost(error: &dyn std::error::Error) -> String {
         error = source;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::accept::accept;
+    use crate::verify::explain::Silent;
+    use crate::verify::request::UnverifiedRequest;
+    use crate::verify::tests::source;
+    use crate::verify::verify;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
+
+    /// The id and the type of what is sent to `url` for a source of `table`, if it is accepted.
+    fn sent(table: &str, url: &str) -> Option<(String, String)> {
+        let source = source(table, &["c2VjcmV0"]);
+        let Signed { headers, body } = sign(&source, "evt_1", None, url, NOW, false).unwrap();
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
+        let query = url.split_once('?').map(|(_, query)| query);
+        let request =
+            UnverifiedRequest { method: "POST", query, headers: &headers, body: &body, received_at: NOW };
+        let verified = verify(request, &source, &mut Silent).ok()?;
+        let event = accept(&verified, body.clone().into(), String::new, &mut Silent).ok()?.event;
+        Some((event.id.to_string(), event.kind.to_string()))
+    }
+
+    #[test]
+    fn every_preset_accepts_what_is_sent_as_its_sender_would() {
+        for name in crate::verify::preset::all().keys() {
+            let (id, _) = sent(&format!("preset = {name:?}"), "http://localhost/").expect(name);
+            assert_eq!(id, "evt_1", "{name}");
+        }
+    }
+
+    #[test]
+    fn a_query_that_is_signed_with_the_url_is_signed() {
+        let table = "public_url = \"https://hooks.example.com/x\"\n[sources.hmac]\nheader = \"x\"\ncontent = \"{url}{body}\"";
+        assert!(sent(table, "http://localhost/webhooks/x?a=b").is_some());
+    }
+
+    #[test]
+    fn a_time_inside_the_body_is_sent() {
+        let table = "[sources.hmac]\nheader = \"x\"\ntimestamp = \"json:/meta/sent\"";
+        assert!(sent(table, "http://localhost/").is_some());
+    }
+
+    #[test]
+    fn one_header_for_id_and_type_is_sent_once() {
+        let table = "event_id = \"header:x-a\"\nevent_type = \"header:x-a\"\n[sources.hmac]\nheader = \"x\"";
+        assert_eq!(sent(table, "http://localhost/"), Some(("evt_1".to_owned(), "evt_1".to_owned())));
+    }
 }
