@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use thiserror::Error;
@@ -71,6 +72,17 @@ pub fn on_signals(mut react: impl FnMut(Signal) + Send + 'static) -> io::Result<
         }
     };
     spawn_thread("signals", watch).map(drop)
+}
+
+/// Lets the process hold as many open files and connections as the system allows it at all: what
+/// it is given to begin with is often 1,024, which a handful of slow clients uses up.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
+    match raised {
+        Ok(()) => tracing::debug!(files = limit.maximum, "the limit on open files is raised"),
+        Err(error) => tracing::warn!(files = limit.current, %error, "the limit on open files stays"),
+    }
 }
 
 /// Starts a thread with a name.

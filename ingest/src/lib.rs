@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod body;
+pub mod connection;
 pub mod receive;
 
 pub mod source;

@@ -104,6 +104,11 @@ impl Publisher {
         self.producer.flush(timeout)
     }
 
+    /// What librdkafka cannot recover from, if that has happened: from then on it refuses every event.
+    pub fn fatal_error(&self) -> Option<String> {
+        self.producer.client().fatal_error().map(|(code, why)| format!("{code}: {why}"))
+    }
+
     /// Whether Kafka answers and has the topic as it should be.
     pub fn probe(&self, timeout: Duration) -> Result<(), String> {
         let metadata = self.producer.client().fetch_metadata(Some(&self.topic), timeout);

@@ -1,9 +1,10 @@
 //! HTTP to answer: the one way that a request takes through ingest.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use actix_web::dev::ServerHandle;
 use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
@@ -17,6 +18,7 @@ use prometheus::IntGauge;
 use crate::accept::{Accepted, accept};
 use crate::address::{client_address, contains};
 use crate::body::{Budget, read_body};
+use crate::connection::Connection;
 use crate::metrics::{Metrics, SourceMeters};
 use crate::publish::{Ack, PublishError, Publisher};
 use crate::rejection::Rejection;
@@ -41,6 +43,8 @@ pub struct Gateway {
     pub limits: Limits,
     /// Set once the process is to end.
     pub stopping: AtomicBool,
+    /// Ends the listener.
+    pub server: OnceLock<ServerHandle>,
     /// The clocks.
     pub clock: Clock,
     /// Counts what needs an id that nothing else has.
@@ -89,6 +93,7 @@ pub async fn receive(
 ) -> HttpResponse {
     let begun = gateway.clock.now();
     let _in_flight = InFlight::count(&gateway.metrics.in_flight);
+    let _busy = request.conn_data::<Arc<Connection>>().map(Connection::busy);
     let senders = gateway.senders.load_full();
     let sender = senders.get(name.as_str());
     let meters = sender.map_or(&gateway.metrics.unknown, |(_, meters)| meters);
@@ -105,6 +110,14 @@ pub async fn receive(
         Ok(_) => respond::accepted(),
         Err(rejection) => respond::rejected(rejection),
     }
+}
+
+/// Answers a request for what is not there at all; it is counted and logged like any other.
+pub async fn refuse_unknown(gateway: web::Data<Arc<Gateway>>) -> HttpResponse {
+    let rejection = Rejection::UnknownSource;
+    gateway.metrics.unknown.count(Err(rejection));
+    Line::default().write(None, &Err(rejection), Duration::ZERO);
+    respond::rejected(rejection)
 }
 
 impl Gateway {

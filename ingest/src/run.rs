@@ -1,33 +1,33 @@
 //! The life of the receiving program: verify the topics, listen, reload, stop.
 
 use std::io;
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
 use actix_web::{App, HttpServer, web};
 use arc_swap::ArcSwap;
-use hookwell_common::config::Environment;
+use hookwell_common::config::{Environment, IngestConfig};
 use hookwell_common::kafka::{Figures, TopologyError, verify};
-use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, spawn_thread};
+use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, raise_open_files, spawn_thread};
 use hookwell_common::telemetry::{AdminServer, Health, Readiness, Registry, register_build_info};
 use hookwell_common::topics::Topic;
 
 use crate::body::Budget;
 use crate::cli::Loaded;
+use crate::connection;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
-use crate::receive::{Gateway, Limits, Senders, Unique, receive};
-use crate::rejection::Rejection;
-use crate::respond;
+use crate::receive::{Gateway, Limits, Senders, Unique, receive, refuse_unknown};
 use crate::source::Sources;
 
 /// How often Kafka is asked whether it is there, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Clients that the system lets wait until they are taken.
+const BACKLOG: u32 = 4096;
 
 /// Receives until told to stop.
 pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Result<(), Failure> {
@@ -41,25 +41,26 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
     let figures = Figures::default();
     let gateway = Arc::new(build(loaded, &registry, figures.clone())?);
     let status = Arc::new(Status { kafka: Mutex::new(Ok(())), gateway: Arc::clone(&gateway), figures });
-    let listener = listen(&config.ingest.listen.to_string())?;
+    raise_open_files();
     let admin =
         AdminServer::start(config.ingest.admin_listen, registry, Arc::clone(&status) as Arc<dyn Health>)?;
     watch_kafka(Arc::clone(&status)).map_err(cannot_start)?;
-    tracing::info!(listen = %config.ingest.listen, admin = %admin.address(), sources = config.sources.len(), "receiving");
+    tracing::info!(admin = %admin.address(), sources = config.sources.len(), "Kafka is as configured");
 
-    let served = actix_web::rt::System::new().block_on(serve(
-        listener,
-        &config,
-        Arc::clone(&gateway),
-        move |signal, server| match signal {
-            Signal::Stop => stop(&gateway, server),
-            Signal::Reload => reload(&gateway, &config_path, &environment),
-        },
-    ));
-    served.map_err(cannot_start)?;
+    let served =
+        actix_web::rt::System::new().block_on(serve(&config.ingest, Arc::clone(&gateway), move |signal| {
+            match signal {
+                Signal::Stop => stop(&gateway),
+                Signal::Reload => reload(&gateway, &config_path, &environment),
+            }
+        }));
+    served.map_err(cannot_start)??;
     let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
     admin.stop();
     tracing::info!("stopped");
+    if let Some(why) = status.gateway.publisher.fatal_error() {
+        return Err(Failure::Kafka(format!("the way to Kafka is lost for good: {why}")));
+    }
     flushed.map_err(|error| {
         Failure::Kafka(format!("not everything under way was acknowledged before the end: {error}"))
     })
@@ -92,6 +93,7 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
             trusted_proxies: config.ingest.trusted_proxies.clone(),
         },
         stopping: AtomicBool::new(false),
+        server: OnceLock::new(),
         unique: Unique::new(clock.now()),
         clock,
     })
@@ -105,39 +107,47 @@ fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
     sources.into_iter().map(meters).collect()
 }
 
+/// The outer error for the process, the inner for its listener.
 async fn serve(
-    listener: TcpListener,
-    config: &hookwell_common::config::Config,
+    config: &IngestConfig,
     gateway: Arc<Gateway>,
-    react: impl Fn(Signal, &ServerHandle) + Send + 'static,
-) -> io::Result<()> {
-    let shared = web::Data::new(gateway);
+    react: impl Fn(Signal) + Send + 'static,
+) -> io::Result<Result<(), Failure>> {
+    let shared = web::Data::new(Arc::clone(&gateway));
     let app = move || {
         App::new()
             .app_data(shared.clone())
             .route("/webhooks/{source}", web::route().to(receive))
-            .default_service(web::to(async || respond::rejected(Rejection::UnknownSource)))
+            .default_service(web::to(refuse_unknown))
     };
+    let (clock, patience) = (gateway.clock, config.keep_alive + config.read_timeout);
     let mut server = HttpServer::new(app)
         .disable_signals()
-        .keep_alive(Duration::from_secs(75))
-        .client_request_timeout(config.ingest.read_timeout)
+        .on_connect(move |socket, extensions| connection::note(socket, extensions, clock, patience))
+        .keep_alive(config.keep_alive)
+        .client_request_timeout(config.read_timeout)
         .client_disconnect_timeout(Duration::from_secs(2))
-        .shutdown_timeout(config.ingest.shutdown_timeout.as_secs())
-        .backlog(4096);
-    if config.ingest.workers > 0 {
-        server = server.workers(config.ingest.workers);
+        .shutdown_timeout(config.shutdown_timeout.as_secs())
+        .backlog(BACKLOG);
+    if config.workers > 0 {
+        server = server.workers(config.workers);
     }
-    let server = server.listen(listener)?.run();
-    let handle = server.handle();
-    on_signals(move |signal| react(signal, &handle))?;
-    server.await
+    let server = match server.bind(config.listen) {
+        Ok(server) => server.run(),
+        Err(error) => return Ok(Err(cannot_listen(config, &error))),
+    };
+    gateway.server.get_or_init(|| server.handle());
+    on_signals(react)?;
+    tracing::info!(listen = %config.listen, "receiving");
+    server.await.map(Ok)
 }
 
-fn stop(gateway: &Gateway, server: &ServerHandle) {
+fn stop(gateway: &Gateway) {
     tracing::info!("told to stop: answering what is in flight");
     gateway.stopping.store(true, Ordering::Relaxed);
-    drop(server.stop(true));
+    if let Some(server) = gateway.server.get() {
+        drop(server.stop(true));
+    }
 }
 
 /// Swaps the senders for those of the configuration as it is now. A broken one is refused, and
@@ -156,12 +166,11 @@ fn reload(gateway: &Gateway, path: &std::path::Path, environment: &Environment) 
     }
 }
 
-fn listen(address: &str) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|error| {
-        Failure::Usage(format!(
-            "ingest.listen = {address:?} cannot be listened on: {error}; is the port taken?"
-        ))
-    })
+fn cannot_listen(config: &IngestConfig, error: &io::Error) -> Failure {
+    Failure::Usage(format!(
+        "ingest.listen = {:?} cannot be listened on: {error}; is the port taken?",
+        config.listen.to_string()
+    ))
 }
 
 fn cannot_start(error: io::Error) -> Failure {
@@ -184,6 +193,9 @@ impl Health for Status {
         if self.gateway.stopping.load(Ordering::Relaxed) {
             return Err("about to end".to_owned());
         }
+        if self.gateway.server.get().is_none() {
+            return Err("not listening yet".to_owned());
+        }
         self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -200,7 +212,11 @@ impl Health for Status {
 fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
     let watch = move || {
         while !status.gateway.stopping.load(Ordering::Relaxed) {
-            let found = status.gateway.publisher.probe(PROBE_TIMEOUT);
+            let lost = status.gateway.publisher.fatal_error();
+            let found = match &lost {
+                None => status.gateway.publisher.probe(PROBE_TIMEOUT),
+                Some(why) => Err(format!("the way to Kafka is lost for good: {why}")),
+            };
             let mut known = status.kafka.lock().unwrap_or_else(PoisonError::into_inner);
             match (&*known, &found) {
                 (Ok(()), Err(why)) => tracing::warn!("not ready: {why}"),
@@ -209,6 +225,11 @@ fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
             }
             *known = found;
             drop(known);
+            if lost.is_some() {
+                // Only a new process has a new producer; whoever runs us starts one.
+                tracing::error!("no event can be stored any more; ending");
+                return stop(&status.gateway);
+            }
             std::thread::sleep(PROBE_INTERVAL);
         }
     };

@@ -26,6 +26,8 @@ pub fn start_logging(config: LogConfig) {
             ("hookwell_processor", ours),
             ("kafka", ours),
         ])
+        // It calls every request that is none an error; whoever sends garbage must not fill our log.
+        .with_target("actix_http", LevelFilter::OFF)
         .with_targets([("request", ours), ("settlement", ours), ("destination", ours)]);
     let lines = match config.format {
         LogFormat::Text => fmt::layer().with_writer(std::io::stderr).with_ansi(false).boxed(),
