@@ -9,5 +9,6 @@ pub mod kafka;
 pub mod program;
 pub mod reader;
 pub mod sender;
+pub mod socket;
 pub mod stage;
 pub mod wait;

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -81,6 +82,11 @@ impl Program {
         get(&format!("http://{}/readyz", self.admin))
     }
 
+    /// The URL of `page` on its admin listener.
+    pub fn admin(&self, page: &str) -> String {
+        format!("http://{}/{page}", self.admin)
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.lock().id()
@@ -131,13 +137,26 @@ impl Program {
     /// The sum of all series called `name` that have each of `labels`, such as
     /// `destination="orders"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let (_, text) = get(&format!("http://{}/metrics", self.admin))?;
+        let text = self.metrics()?;
         let of_that_name = |line: &&str| {
             line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
                 && labels.iter().all(|label| line.contains(label))
         };
         let values = text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next());
         values.map(|value| Ok(value.parse::<f64>()?)).sum()
+    }
+
+    /// All of `/metrics`.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(get(&format!("http://{}/metrics", self.admin))?.1)
+    }
+
+    /// The bytes that it has in memory.
+    pub fn resident_bytes(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;
+        Ok(kilobytes * 1024)
     }
 
     fn last_words(&self) -> String {
@@ -171,12 +190,29 @@ pub struct Answer {
 
 /// Runs `binary` to its end.
 pub fn answer(binary: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Result<Answer> {
-    let output = Command::new(binary)
+    answer_to(b"", binary, arguments, environment)
+}
+
+/// [`answer`], with `input` on its standard input, which must be short.
+pub fn answer_to(
+    input: &[u8],
+    binary: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> Result<Answer> {
+    let mut child = Command::new(binary)
         .args(arguments)
         .envs(environment.iter().copied())
-        .stdin(Stdio::null())
-        .output()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
         .with_context(|| format!("{} could not be started", binary.display()))?;
+    if let Some(mut to) = child.stdin.take() {
+        // One that does not read it has ended already.
+        to.write_all(input).ok();
+    }
+    let output = child.wait_with_output()?;
     Ok(Answer {
         status: output.status.code(),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

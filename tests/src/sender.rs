@@ -75,13 +75,14 @@ impl Sender {
 
     /// An event with `id` and `body`, signed now.
     pub fn sign(self, id: &str, body: impl Into<Bytes>) -> Signed {
-        self.sign_at(id, body, Clock::start().now().wall.as_millis() / 1000)
+        self.sign_as(SECRET, now_in_seconds(), id, body)
     }
 
-    /// An event with `id` and `body`, signed `seconds` after the epoch.
-    pub fn sign_at(self, id: &str, body: impl Into<Bytes>, seconds: u64) -> Signed {
+    /// An event with `id` and `body`, signed with `secret` at `time`, in seconds since the epoch.
+    pub fn sign_as(self, secret: &str, time: u64, id: &str, body: impl Into<Bytes>) -> Signed {
         let body = body.into();
-        let seconds = seconds.to_string();
+        let seconds = time.to_string();
+        let mac = |parts: &[&[u8]]| mac(secret, parts);
         let headers = match self {
             Sender::GitHub => vec![
                 ("x-hub-signature-256", format!("sha256={}", hex::encode(mac(&[&body])))),
@@ -111,9 +112,29 @@ impl Sender {
     }
 }
 
-/// HMAC-SHA256 over `parts` under [`SECRET`].
-pub fn mac(parts: &[&[u8]]) -> hmac::Tag {
-    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()));
+impl Signed {
+    /// The same, sent to the source `name`.
+    #[must_use]
+    pub fn to(self, name: &str) -> Self {
+        Self { source: name.to_owned(), ..self }
+    }
+
+    /// The same, with one more header.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.headers.push((name.to_owned(), value.into()));
+        self
+    }
+}
+
+/// The present, in seconds since the epoch.
+pub fn now_in_seconds() -> u64 {
+    Clock::start().now().wall.as_millis() / 1000
+}
+
+/// HMAC-SHA256 over `parts` under `secret`.
+pub fn mac(secret: &str, parts: &[&[u8]]) -> hmac::Tag {
+    let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()));
     parts.iter().for_each(|part| context.update(part));
     context.sign()
 }

@@ -3,11 +3,14 @@
 //! One binary, one node for all tests but those that kill it, topics of their own for each.
 
 mod system {
+    pub(crate) mod commands;
     pub(crate) mod crashes;
     pub(crate) mod delivery;
     pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
     pub(crate) mod ownership;
+    pub(crate) mod receiving;
+    pub(crate) mod rude_clients;
     pub(crate) mod strange_records;
 }
 
@@ -82,11 +85,14 @@ fn main() -> Result<ExitCode> {
     // Each test waits most of the time; what it waits for runs on two cores or more.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let files = [
+        ("commands", system::commands::TESTS),
         ("crashes", system::crashes::TESTS),
         ("delivery", system::delivery::TESTS),
         ("demonstration", system::demonstration::TESTS),
         ("kafka_away", system::kafka_away::TESTS),
         ("ownership", system::ownership::TESTS),
+        ("receiving", system::receiving::TESTS),
+        ("rude_clients", system::rude_clients::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {

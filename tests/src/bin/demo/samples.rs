@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 use bytes::Bytes;
-use hookwell_common::lifecycle::Clock;
 use hookwell_tests::handler::{Call, Reply};
-use hookwell_tests::sender::{Sender, Signed, mac, post};
+use hookwell_tests::sender::{SECRET, Sender, Signed, mac, now_in_seconds, post};
 
 /// A webhook that was sent.
 #[derive(Debug)]
@@ -38,14 +37,14 @@ pub(crate) fn answer(call: &Call) -> Reply {
 
 /// Sends all samples to the ingest that listens on `port`.
 pub(crate) fn send(port: u16) -> Result<Vec<Sample>> {
-    let seconds = Clock::start().now().wall.as_millis() / 1000;
+    let seconds = now_in_seconds();
     // Topics outlive a run, so each run has ids of its own.
     let id = |name: &str| format!("{name}-{seconds}");
     let push = Sender::GitHub.event(&id("push"));
     let forged =
         Signed { body: Bytes::from_static(b"{\"forged\":true}"), ..Sender::GitHub.event(&id("forged")) };
-    let old = Sender::Stripe.sign_at(&id("old"), body(&id("old")), seconds - 3600);
-    let nobody = Signed { source: "nobody".to_owned(), ..Sender::GitHub.event(&id("lost")) };
+    let old = Sender::Stripe.sign_as(SECRET, seconds - 3600, &id("old"), body(&id("old")));
+    let nobody = Sender::GitHub.event(&id("lost")).to("nobody");
     let samples = [
         ("genuine", push.clone()),
         ("the same again", push),
@@ -79,7 +78,7 @@ fn acme(id: &str) -> Signed {
     let body = Bytes::from(body(id));
     let headers = vec![
         ("x-acme-delivery".to_owned(), id.to_owned()),
-        ("x-acme-signature".to_owned(), format!("sha256={}", hex::encode(mac(&[&body])))),
+        ("x-acme-signature".to_owned(), format!("sha256={}", hex::encode(mac(SECRET, &[&body])))),
     ];
     Signed { source: "acme".to_owned(), id: id.to_owned(), headers, body }
 }
