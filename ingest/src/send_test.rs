@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Loaded, print};
 use crate::source::Source;
-use crate::verify::recipe::TimestampRule;
+use crate::verify::recipe::{SigningKey, TimestampRule};
 use crate::verify::value::{Place, ValueRule};
 
 /// How long one answer may take.
@@ -123,7 +123,10 @@ fn sign(
     now: Timestamp,
     tamper: bool,
 ) -> Result<Signed, Failure> {
-    let key = source.keys.first().ok_or_else(|| Failure::Usage("the source has no secret".to_owned()))?;
+    let key = source.keys.iter().find_map(SigningKey::hmac);
+    let key = key.ok_or_else(|| {
+        Failure::Usage("the source has public keys only, with which nothing can be signed".to_owned())
+    })?;
     let mut headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
     let mut invented = json!({ "id": id, "type": "hookwell.test" });
     place(&source.event_id, id, &mut headers, &mut invented);

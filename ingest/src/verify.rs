@@ -1,6 +1,7 @@
 //! UnverifiedRequest to VerifiedRequest: the door.
 
 pub mod content;
+pub mod ed25519;
 pub mod explain;
 pub mod preset;
 pub mod recipe;

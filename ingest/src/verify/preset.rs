@@ -21,6 +21,8 @@ pub struct Preset {
     /// The hash.
     #[serde(default = "sha256")]
     pub algorithm: String,
+    /// How Ed25519 signatures are taken out of the header, where the sender has those too.
+    pub ed25519: Option<String>,
     /// What is signed.
     pub content: String,
     /// Where the time of signing lies.

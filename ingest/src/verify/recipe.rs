@@ -7,6 +7,7 @@ use ring::hmac;
 use subtle::ConstantTimeEq;
 
 use super::content::{Content, MissingPart, Part};
+use super::ed25519::{self, PublicKey};
 use super::explain::{Step, Trace};
 use super::request::UnverifiedRequest;
 use super::signature::{Encoding, ParseRule};
@@ -20,6 +21,8 @@ pub struct Recipe {
     /// In lower case.
     pub(super) header: String,
     pub(super) parse: ParseRule,
+    /// The same for Ed25519, where the sender has that as well.
+    pub(super) ed25519: Option<ParseRule>,
     pub(super) encoding: Encoding,
     pub(super) key_form: KeyForm,
     pub(super) content: Content,
@@ -63,7 +66,21 @@ pub enum KeyForm {
 pub struct SigningKey {
     /// What metrics call it: its id, or its place in the list.
     pub label: String,
-    key: hmac::Key,
+    key: Key,
+}
+
+/// What a secret is computed with.
+#[derive(Clone, Debug)]
+enum Key {
+    Hmac(hmac::Key),
+    Ed25519(PublicKey),
+}
+
+/// The signatures of one request, decoded.
+#[derive(Debug, Default)]
+struct Signatures {
+    hmac: Vec<Vec<u8>>,
+    ed25519: Vec<Vec<u8>>,
 }
 
 /// Which of a source's keys signed a request.
@@ -90,9 +107,12 @@ impl Recipe {
     /// Makes a key of `secret`; `None` where it is not written as the recipe says, and where nothing
     /// but zero bytes is left of it, which to an HMAC is the same as no key at all.
     pub fn key(&self, label: String, secret: &[u8]) -> Option<SigningKey> {
+        if self.ed25519.is_some() && PublicKey::is_meant(secret) {
+            return Some(SigningKey { label, key: Key::Ed25519(PublicKey::read(secret)?) });
+        }
         let bytes = self.key_form.key_bytes(secret)?;
         let is_key = bytes.iter().any(|byte| *byte != 0);
-        is_key.then(|| SigningKey { label, key: hmac::Key::new(self.algorithm, &bytes) })
+        is_key.then(|| SigningKey { label, key: Key::Hmac(hmac::Key::new(self.algorithm, &bytes)) })
     }
 
     /// Where the time of signing lies, if it is signed.
@@ -153,8 +173,14 @@ impl Recipe {
         }
     }
 
-    fn signatures(&self, header: &str, trace: &mut impl Trace) -> Result<Vec<Vec<u8>>, Rejection> {
+    fn signatures(&self, header: &str, trace: &mut impl Trace) -> Result<Signatures, Rejection> {
         let candidates = self.parse.candidates(header);
+        let ed25519 = self.ed25519.as_ref().map(|parse| ed25519::signatures(parse, header));
+        let ed25519 = ed25519.filter(|signatures| !signatures.is_empty());
+        if let (Some(ed25519), true) = (&ed25519, candidates.is_empty()) {
+            trace.passed(Step::SignatureForm, || format!("{} of Ed25519", ed25519.len()));
+            return Ok(Signatures { ed25519: ed25519.clone(), ..Signatures::default() });
+        }
         if candidates.is_empty() {
             return Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
                 format!("{} holds no signature of the form {:?}", self.header, self.parse)
@@ -172,7 +198,7 @@ impl Recipe {
                 lengths.join(" and ")
             )
         });
-        Ok(decoded)
+        Ok(Signatures { hmac: decoded, ed25519: ed25519.unwrap_or_default() })
     }
 
     fn matching_key(
@@ -181,7 +207,7 @@ impl Recipe {
         url: &str,
         header: &str,
         keys: &[SigningKey],
-        signatures: &[Vec<u8>],
+        signatures: &Signatures,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         if self.content.covers_body() && request.body.is_empty() {
@@ -192,17 +218,13 @@ impl Recipe {
         self.refuse_repeated(request, trace)?;
         let mut matched = None;
         for (index, key) in keys.iter().enumerate() {
-            let mut context = hmac::Context::with_key(&key.key);
             let field = |name: &str| self.parse.field(header, name).map(str::to_owned);
-            self.content.feed(request, url, field, |bytes| context.update(bytes)).map_err(|missing| {
+            let feed = |take: &mut dyn FnMut(&[u8])| self.content.feed(request, url, field, take);
+            let fits = key.fits(signatures, feed).map_err(|missing| {
                 trace.failed(Step::Signature, missing.rejection(), || {
                     format!("{:?} is signed, and not there", missing.0)
                 })
             })?;
-            let tag = context.sign();
-            let fits = signatures
-                .iter()
-                .fold(false, |fits, signature| fits | bool::from(tag.as_ref().ct_eq(signature)));
             if fits && matched.is_none() {
                 matched = Some(MatchedKey(index));
             }
@@ -295,8 +317,35 @@ impl TimestampRule {
 }
 
 impl SigningKey {
-    pub(super) fn hmac(&self) -> &hmac::Key {
-        &self.key
+    /// The key to sign with; `None` where it is a public one.
+    pub fn hmac(&self) -> Option<&hmac::Key> {
+        match &self.key {
+            Key::Hmac(key) => Some(key),
+            Key::Ed25519(_) => None,
+        }
+    }
+
+    /// Whether one of `signatures` was made with it over what `feed` gives.
+    fn fits<'c>(
+        &self,
+        signatures: &Signatures,
+        feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), MissingPart<'c>>,
+    ) -> Result<bool, MissingPart<'c>> {
+        match &self.key {
+            Key::Hmac(key) => {
+                let mut context = hmac::Context::with_key(key);
+                feed(&mut |bytes| context.update(bytes))?;
+                let tag = context.sign();
+                // Each is compared to its end, and none is left out once another fits.
+                let compare = |fits, signature: &Vec<u8>| fits | bool::from(tag.as_ref().ct_eq(signature));
+                Ok(signatures.hmac.iter().fold(false, compare))
+            }
+            Key::Ed25519(key) => {
+                let mut content = Vec::new();
+                feed(&mut |bytes| content.extend_from_slice(bytes))?;
+                Ok(key.signed(&content, &signatures.ed25519))
+            }
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use hookwell_common::time::Timestamp;
 use ring::hmac;
 
 use super::content::Part;
-use super::recipe::{Recipe, SigningKey};
+use super::recipe::Recipe;
 use super::request::UnverifiedRequest;
 use super::value::Place;
 
@@ -18,7 +18,7 @@ impl Recipe {
         headers: &mut Vec<(String, Vec<u8>)>,
         body: &[u8],
         url: &str,
-        key: &SigningKey,
+        key: &hmac::Key,
         now: Timestamp,
         filler: &str,
     ) {
@@ -47,7 +47,7 @@ impl Recipe {
                 | Part::Method => {}
             }
         }
-        let mut context = hmac::Context::with_key(key.hmac());
+        let mut context = hmac::Context::with_key(key);
         let request =
             UnverifiedRequest { method: "POST", query: None, headers: &*headers, body, received_at: now };
         let field =

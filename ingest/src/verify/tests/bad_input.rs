@@ -1,6 +1,8 @@
 //! Requests that no sender would send, and configurations that nobody should run.
 
+use base64::Engine;
 use proptest::prelude::*;
+use ring::signature::KeyPair;
 
 use super::*;
 use crate::verify::preset;
@@ -166,6 +168,39 @@ fn each_of_several_secrets_verifies_and_is_told() {
         let sender = source("preset = \"github\"", &[secret]);
         assert_eq!(check(&both, &signed(&sender, BODY, NOW), BODY, NOW), Ok(index));
     }
+}
+
+/// A signature of Standard Webhooks' second scheme, by a key made up here.
+fn signed_with_ed25519(key: &ring::signature::Ed25519KeyPair, body: &[u8]) -> Headers {
+    let time = (NOW.as_millis() / 1000).to_string();
+    let signature = key.sign(&[b"msg_1.", time.as_bytes(), b".", body].concat());
+    let signature = base64::engine::general_purpose::STANDARD.encode(signature);
+    let all = [("webhook-id", "msg_1".to_owned()), ("webhook-timestamp", time)];
+    let signature = ("webhook-signature", format!("v1,c2ln v1a,{signature}"));
+    all.into_iter().chain([signature]).map(|(name, value)| header(name, value)).collect()
+}
+
+#[test]
+fn a_public_key_verifies_beside_a_secret_and_never_stands_in_for_one() {
+    let key = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[7; 32]).unwrap();
+    let public = base64::engine::general_purpose::STANDARD.encode(key.public_key());
+    let public = format!("whpk_{public}");
+    let table = "preset = \"standard-webhooks\"";
+    let both = source(table, &[secret("standard-webhooks"), &public]);
+    let headers = signed_with_ed25519(&key, BODY);
+    assert_eq!(check(&both, &headers, BODY, NOW), Ok(1));
+    assert_eq!(check(&both, &headers, b"forged", NOW), Err(Rejection::SignatureMismatch));
+    assert_eq!(check(&both, &signed(&both, BODY, NOW), BODY, NOW), Ok(0));
+    let only_secret = source(table, &[secret("standard-webhooks")]);
+    assert_eq!(check(&only_secret, &headers, BODY, NOW), Err(Rejection::SignatureMismatch));
+    // Everybody knows a public key: an HMAC with it proves nothing.
+    let only_public = source(table, &[&public]);
+    let forger = source(table, &[public.trim_start_matches("whpk_")]);
+    assert_eq!(
+        check(&only_public, &signed(&forger, BODY, NOW), BODY, NOW),
+        Err(Rejection::SignatureMismatch)
+    );
+    assert!(try_source(table, &["whpk_c2hvcnQ="]).unwrap_err()[0].contains("does not hold a key"));
 }
 
 #[test]
