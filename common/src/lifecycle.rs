@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -49,6 +51,13 @@ pub enum Signal {
     Stop,
     /// SIGHUP: read the configuration again.
     Reload,
+}
+
+/// Notes a SIGHUP that comes before [`on_signals`] reacts to it: by default it would end the process.
+pub fn note_early_reload() -> io::Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGHUP, Arc::clone(&asked))?;
+    Ok(asked)
 }
 
 /// Calls `react` for each signal, on a thread of its own, for as long as the process lives. A

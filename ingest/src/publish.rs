@@ -4,8 +4,10 @@
 //! record that was merely enqueued is nothing yet. A full queue sheds at once, and nothing waits
 //! for longer than the sender would.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use hookwell_common::event::Event;
 use hookwell_common::failpoint;
 use hookwell_common::identity::Identity;
@@ -13,11 +15,11 @@ use hookwell_common::kafka::{
     ClientSettings, Figures, Statistics, headers_of, log_client_error, log_client_line,
 };
 use hookwell_common::record::{Passage, record_key};
-use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::{ClientConfig, ClientContext};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -59,7 +61,9 @@ pub enum PublishError {
 
 /// Puts events on Kafka.
 pub struct Publisher {
-    producer: ThreadedProducer<Reports>,
+    producer: ArcSwap<ThreadedProducer<Reports>>,
+    config: ClientConfig,
+    figures: Figures,
     topic: String,
     partitions: i32,
     timeout: Duration,
@@ -82,8 +86,8 @@ impl Publisher {
         figures: Figures,
     ) -> Result<Self, KafkaError> {
         let config = settings.ingest_producer(timeout);
-        let producer = ThreadedProducer::from_config_and_context(&config, Reports { figures })?;
-        Ok(Self { producer, topic, partitions, timeout })
+        let producer = ArcSwap::from_pointee(start(&config, &figures)?);
+        Ok(Self { producer, config, figures, topic, partitions, timeout })
     }
 
     /// Puts `event` on Kafka, and waits for the acknowledgement.
@@ -101,17 +105,25 @@ impl Publisher {
 
     /// Waits until nothing is under way any more, or `timeout` has passed.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
-        self.producer.flush(timeout)
+        self.producer.load_full().flush(timeout)
     }
 
-    /// What librdkafka cannot recover from, if that has happened: from then on it refuses every event.
+    /// What the producer cannot recover from, if that has happened: it refuses every event until it
+    /// is [`Publisher::renew`]ed.
     pub fn fatal_error(&self) -> Option<String> {
-        self.producer.client().fatal_error().map(|(code, why)| format!("{code}: {why}"))
+        self.producer.load().client().fatal_error().map(|(code, why)| format!("{code}: {why}"))
+    }
+
+    /// Puts a new producer in the place of one that is lost. What the old one still holds is answered
+    /// 503, and its senders send it again.
+    pub fn renew(&self) -> Result<(), KafkaError> {
+        self.producer.store(Arc::new(start(&self.config, &self.figures)?));
+        Ok(())
     }
 
     /// Whether Kafka answers and has the topic as it should be.
     pub fn probe(&self, timeout: Duration) -> Result<(), String> {
-        let metadata = self.producer.client().fetch_metadata(Some(&self.topic), timeout);
+        let metadata = self.producer.load_full().client().fetch_metadata(Some(&self.topic), timeout);
         let metadata = metadata.map_err(|error| format!("Kafka does not answer: {error}"))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         match found.filter(|topic| topic.error().is_none()).map(|topic| topic.partitions().len()) {
@@ -134,7 +146,7 @@ impl Publisher {
             .key(&key)
             .payload(event.body.as_ref())
             .headers(headers_of(event, &Passage::default()));
-        match self.producer.send(record) {
+        match self.producer.load().send(record) {
             Ok(()) => Ok(receiver),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
                 Err(PublishError::QueueFull)
@@ -142,6 +154,10 @@ impl Publisher {
             Err((error, _)) => Err(PublishError::Refused(error)),
         }
     }
+}
+
+fn start(config: &ClientConfig, figures: &Figures) -> Result<ThreadedProducer<Reports>, KafkaError> {
+    ThreadedProducer::from_config_and_context(config, Reports { figures: figures.clone() })
 }
 
 type Report = Result<Ack, PublishError>;
@@ -178,5 +194,57 @@ impl ProducerContext for Reports {
         };
         // A request that no longer waits was answered 503.
         waiting.send(report).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use hookwell_common::config::{Config, Environment, Faults};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            source: "github".into(),
+            id: "one".into(),
+            kind: "push".into(),
+            time: "2026-11-24T09:00:00.000Z".into(),
+            content_type: None,
+            traceparent: None,
+            kept_headers: Vec::new(),
+            body: Bytes::from_static(b"{}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_is_lost_is_replaced_by_one_that_publishes() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("webhooks.events", 1, 1).unwrap();
+        let text = format!("[kafka]\nbootstrap_servers = {:?}", cluster.bootstrap_servers());
+        let mut faults = Faults::default();
+        let config = Config::parse(Path::new("x"), &text, &Environment::default(), &mut faults);
+        let settings = ClientSettings::resolve(&config, &Environment::default(), &mut faults);
+        let topic = "webhooks.events".to_owned();
+        let publisher =
+            Publisher::new(&settings, topic, 1, Duration::from_secs(30), Figures::default()).unwrap();
+        let (event, identity) = (event(), Identity::of("github", "one"));
+        assert!(publisher.publish(&event, &identity).await.is_ok());
+        assert_eq!(publisher.fatal_error(), None);
+        let lost = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER];
+        cluster.request_errors(RDKafkaApiKey::Produce, &lost);
+        assert!(publisher.publish(&event, &identity).await.is_err());
+        assert!(publisher.fatal_error().is_some());
+        assert!(
+            publisher.publish(&event, &identity).await.is_err(),
+            "it recovers by itself: what is renew for?"
+        );
+        publisher.renew().unwrap();
+        assert_eq!(publisher.fatal_error(), None);
+        assert!(publisher.publish(&event, &identity).await.is_ok());
     }
 }

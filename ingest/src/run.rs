@@ -10,7 +10,9 @@ use actix_web::{App, HttpServer, web};
 use arc_swap::ArcSwap;
 use hookwell_common::config::{Environment, IngestConfig};
 use hookwell_common::kafka::{Figures, TopologyError, verify};
-use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, raise_open_files, spawn_thread};
+use hookwell_common::lifecycle::{
+    Clock, Failure, Signal, note_early_reload, on_signals, raise_open_files, spawn_thread,
+};
 use hookwell_common::telemetry::{AdminServer, Health, Readiness, Registry, register_build_info};
 use hookwell_common::topics::Topic;
 
@@ -31,6 +33,7 @@ const BACKLOG: u32 = 4096;
 
 /// Receives until told to stop.
 pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Result<(), Failure> {
+    let early_reload = note_early_reload().map_err(cannot_start)?;
     let config = loaded.config.clone();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
     let specs = config.topic_plan().specs();
@@ -47,20 +50,16 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
     watch_kafka(Arc::clone(&status)).map_err(cannot_start)?;
     tracing::info!(admin = %admin.address(), sources = config.sources.len(), "Kafka is as configured");
 
-    let served =
-        actix_web::rt::System::new().block_on(serve(&config.ingest, Arc::clone(&gateway), move |signal| {
-            match signal {
-                Signal::Stop => stop(&gateway),
-                Signal::Reload => reload(&gateway, &config_path, &environment),
-            }
-        }));
+    let to_signals = Arc::clone(&gateway);
+    let react = move |signal| match signal {
+        Signal::Stop => stop(&to_signals),
+        Signal::Reload => reload(&to_signals, &config_path, &environment),
+    };
+    let served = actix_web::rt::System::new().block_on(serve(&config.ingest, gateway, &early_reload, react));
     served.map_err(cannot_start)??;
     let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
     admin.stop();
     tracing::info!("stopped");
-    if let Some(why) = status.gateway.publisher.fatal_error() {
-        return Err(Failure::Kafka(format!("the way to Kafka is lost for good: {why}")));
-    }
     flushed.map_err(|error| {
         Failure::Kafka(format!("not everything under way was acknowledged before the end: {error}"))
     })
@@ -111,7 +110,8 @@ fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
 async fn serve(
     config: &IngestConfig,
     gateway: Arc<Gateway>,
-    react: impl Fn(Signal) + Send + 'static,
+    early_reload: &AtomicBool,
+    react: impl Fn(Signal) + Send + Sync + 'static,
 ) -> io::Result<Result<(), Failure>> {
     let shared = web::Data::new(Arc::clone(&gateway));
     let app = move || {
@@ -137,7 +137,13 @@ async fn serve(
         Err(error) => return Ok(Err(cannot_listen(config, &error))),
     };
     gateway.server.get_or_init(|| server.handle());
-    on_signals(react)?;
+    let react = Arc::new(react);
+    let to_signals = Arc::clone(&react);
+    on_signals(move |signal| to_signals(signal))?;
+    // What was read may be older than the order to read it again.
+    if early_reload.load(Ordering::Relaxed) {
+        react(Signal::Reload);
+    }
     tracing::info!(listen = %config.listen, "receiving");
     server.await.map(Ok)
 }
@@ -212,11 +218,8 @@ impl Health for Status {
 fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
     let watch = move || {
         while !status.gateway.stopping.load(Ordering::Relaxed) {
-            let lost = status.gateway.publisher.fatal_error();
-            let found = match &lost {
-                None => status.gateway.publisher.probe(PROBE_TIMEOUT),
-                Some(why) => Err(format!("the way to Kafka is lost for good: {why}")),
-            };
+            let found = renew_if_lost(&status.gateway.publisher)
+                .and_then(|()| status.gateway.publisher.probe(PROBE_TIMEOUT));
             let mut known = status.kafka.lock().unwrap_or_else(PoisonError::into_inner);
             match (&*known, &found) {
                 (Ok(()), Err(why)) => tracing::warn!("not ready: {why}"),
@@ -225,13 +228,14 @@ fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
             }
             *known = found;
             drop(known);
-            if lost.is_some() {
-                // Only a new process has a new producer; whoever runs us starts one.
-                tracing::error!("no event can be stored any more; ending");
-                return stop(&status.gateway);
-            }
             std::thread::sleep(PROBE_INTERVAL);
         }
     };
     spawn_thread("probe", watch).map(drop)
+}
+
+fn renew_if_lost(publisher: &Publisher) -> Readiness {
+    let Some(why) = publisher.fatal_error() else { return Ok(()) };
+    tracing::warn!("the producer is lost, and a new one takes its place: {why}");
+    publisher.renew().map_err(|error| format!("there is no new producer: {error}"))
 }

@@ -22,6 +22,7 @@ tests![
     only_allowed_addresses_may_send_and_only_proxies_may_name_them,
     an_accepted_event_lies_on_the_topic_byte_for_byte_with_its_headers,
     a_secret_is_rotated_under_a_stream_of_requests_and_none_fails,
+    an_order_to_reload_that_comes_during_the_start_is_followed_and_not_fatal,
     a_faulty_configuration_is_not_taken_over_and_the_old_one_still_counts,
     what_was_acknowledged_when_ingest_ended_lies_on_the_topic,
     a_request_that_is_under_way_when_ingest_is_told_to_end_is_still_answered,
@@ -325,6 +326,29 @@ fn a_secret_is_rotated_under_a_stream_of_requests_and_none_fails(common: &Common
     ensure!(post(stage.port, &late)?.0 == 403, "the old secret still counts");
     ensure!(stage.reader.read(&stage.topic("events"))?.len() == sent.load(Ordering::Relaxed));
     Ok(())
+}
+
+fn an_order_to_reload_that_comes_during_the_start_is_followed_and_not_fatal(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(|_| ())?;
+    // It cannot be ready before Kafka answers.
+    own.kafka.freeze()?;
+    let ingest = stage.start_ingest("")?;
+    wait::until("it to listen to signals", || Ok(catches_hangup(&ingest)?.then_some(())))?;
+    stage.rewrite(|settings| settings.sources = like_github(&stage, "late", ""))?;
+    ingest.signal(Signal::HUP)?;
+    own.kafka.thaw()?;
+    let _ingest = ingest.ready()?;
+    wait::until("the late source to be known", || {
+        let (status, _) = post(stage.port, &Sender::GitHub.event("one").to("late"))?;
+        Ok((status == 200).then_some(()))
+    })
+}
+
+/// Whether a SIGHUP would reach it, rather than end it.
+fn catches_hangup(program: &Program) -> Result<bool> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", program.id()))?;
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).context("no SigCgt")?;
+    Ok(u64::from_str_radix(caught.trim(), 16)? & 1 == 1)
 }
 
 fn a_faulty_configuration_is_not_taken_over_and_the_old_one_still_counts(common: &Common) -> Result<()> {
