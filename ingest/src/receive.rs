@@ -96,16 +96,14 @@ pub async fn receive(
     let _busy = request.conn_data::<Arc<Connection>>().map(Connection::busy);
     let senders = gateway.senders.load_full();
     let sender = senders.get(name.as_str());
-    let meters = sender.map_or(&gateway.metrics.unknown, |(_, meters)| meters);
-    let mut line = Line::default();
+    let mut account = Account { gateway: &gateway, sender, begun, line: Line::default(), is_closed: false };
     let outcome = match sender {
         None => Err(Rejection::UnknownSource),
-        Some((source, meters)) => gateway.take_in(&request, payload, source, meters, begun, &mut line).await,
+        Some((source, meters)) => {
+            gateway.take_in(&request, payload, source, meters, begun, &mut account.line).await
+        }
     };
-    let took = gateway.clock.mono().saturating_sub(begun.mono);
-    meters.count(outcome.as_ref().map(|_| ()).map_err(|rejection| *rejection));
-    meters.request_seconds.observe(took.as_secs_f64());
-    line.write(sender.map(|(source, _)| source), &outcome, took);
+    account.close(&outcome);
     match outcome {
         Ok(_) => respond::accepted(),
         Err(rejection) => respond::rejected(rejection),
@@ -183,11 +181,11 @@ impl Gateway {
         line: &mut Line,
     ) -> Result<Ack, Rejection> {
         let Accepted { event, identity } = accepted;
+        line.event_id = event.id.clone();
+        line.event_type = event.kind.clone();
         let begun = self.clock.mono();
         let outcome = self.publisher.publish(&event, &identity).await;
         self.metrics.publish_seconds.observe(self.clock.mono().saturating_sub(begun).as_secs_f64());
-        line.event_id = event.id;
-        line.event_type = event.kind;
         match outcome {
             Ok(ack) => {
                 meters.last_event.set(self.clock.now().wall.as_seconds_f64());
@@ -218,6 +216,35 @@ impl Drop for InFlight {
     }
 }
 
+/// Counts and logs a request once, whatever becomes of it: where its client goes away the server
+/// drops it in the middle, and nobody else would tell.
+struct Account<'g> {
+    gateway: &'g Gateway,
+    sender: Option<&'g (Source, SourceMeters)>,
+    begun: Now,
+    line: Line,
+    is_closed: bool,
+}
+
+impl Account<'_> {
+    fn close(&mut self, outcome: &Result<Ack, Rejection>) {
+        self.is_closed = true;
+        let took = self.gateway.clock.mono().saturating_sub(self.begun.mono);
+        let meters = self.sender.map_or(&self.gateway.metrics.unknown, |(_, meters)| meters);
+        meters.count(outcome.as_ref().map(|_| ()).map_err(|rejection| *rejection));
+        meters.request_seconds.observe(took.as_secs_f64());
+        self.line.write(self.sender.map(|(source, _)| source), outcome, took);
+    }
+}
+
+impl Drop for Account<'_> {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            self.close(&Err(Rejection::Aborted));
+        }
+    }
+}
+
 /// What the one line about a request says beside its outcome.
 #[derive(Debug, Default)]
 struct Line {
@@ -229,7 +256,7 @@ struct Line {
 impl Line {
     fn write(&self, source: Option<&Source>, outcome: &Result<Ack, Rejection>, took: Duration) {
         let source = source.map_or("", |source| source.name.as_str());
-        let millis = took.as_secs_f64() * 1000.0;
+        let millis = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
         let (event_id, event_type, bytes) = (&*self.event_id, &*self.event_type, self.bytes);
         match outcome {
             Ok(ack) => tracing::info!(

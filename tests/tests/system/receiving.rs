@@ -282,13 +282,21 @@ fn a_secret_is_rotated_under_a_stream_of_requests_and_none_fails(common: &Common
     let ingest = stage.ingest()?;
 
     let (knows_new, is_over, sent) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
+    let signed_old = AtomicUsize::new(0);
     let stream = || -> Result<()> {
         while !is_over.load(Ordering::Relaxed) {
-            let secret = if knows_new.load(Ordering::Relaxed) { NEW } else { OLD };
+            signed_old.fetch_add(1, Ordering::SeqCst);
+            let secret = if knows_new.load(Ordering::SeqCst) { NEW } else { OLD };
+            if secret == NEW {
+                signed_old.fetch_sub(1, Ordering::SeqCst);
+            }
             let number = sent.fetch_add(1, Ordering::Relaxed);
             let event = Sender::GitHub.sign_as(secret, 0, &format!("id-{number}"), "{}").to("turns");
             let (status, text) = post(stage.port, &event)?;
             ensure!(status == 200, "request {number}: {status} {text}");
+            if secret == OLD {
+                signed_old.fetch_sub(1, Ordering::SeqCst);
+            }
         }
         Ok(())
     };
@@ -302,7 +310,10 @@ fn a_secret_is_rotated_under_a_stream_of_requests_and_none_fails(common: &Common
             until_sent_more()?;
             configure(format!("{old}, {new}"))?;
             reload(&ingest, 1, "reloaded sources")?;
-            knows_new.store(true, Ordering::Relaxed);
+            knows_new.store(true, Ordering::SeqCst);
+            wait::until("the last request with the old secret", || {
+                Ok((signed_old.load(Ordering::SeqCst) == 0).then_some(()))
+            })?;
             until_sent_more()?;
             configure(new.clone())?;
             reload(&ingest, 2, "reloaded sources")?;

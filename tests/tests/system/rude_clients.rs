@@ -17,11 +17,13 @@ use crate::{Common, tests};
 tests![
     garbage_is_refused_and_harms_nobody,
     a_request_that_is_cut_off_leaves_nothing_behind,
+    who_goes_away_while_kafka_is_asked_is_counted_all_the_same,
     a_thousand_slow_clients_keep_no_good_one_away_and_take_little_memory,
     who_trickles_is_let_go_whatever_it_trickles,
     headers_that_are_too_many_or_too_long_are_refused,
     a_body_in_chunks_is_put_together_and_bounded,
     a_length_that_lies_is_found_out,
+    a_length_that_can_be_read_in_two_ways_is_refused,
     a_body_far_beyond_the_limit_is_refused_before_it_is_there,
     a_compressed_body_is_passed_on_as_it_is,
     requests_one_after_the_other_are_answered_in_order_until_garbage_follows,
@@ -107,6 +109,28 @@ fn a_request_that_is_cut_off_leaves_nothing_behind(common: &Common) -> Result<()
     }
     ensure!(count(&ingest, "aborted")? == 3.0, "{}", ingest.metrics()?);
     is_unharmed(&stage, &ingest)
+}
+
+fn who_goes_away_while_kafka_is_asked_is_counted_all_the_same(common: &Common) -> Result<()> {
+    let (own, stage) =
+        common.stage_on_own_kafka(|settings| settings.ingest = "publish_timeout = \"5m\"".to_owned())?;
+    let ingest = stage.ingest()?;
+    own.kafka.freeze()?;
+    // With an answer that it has not read, its end is a reset.
+    let mut socket = Socket::sending(stage.port, b"GET /webhooks/github HTTP/1.1\r\nhost: x\r\n\r\n")?;
+    wait::until("the first answer", || Ok((count(&ingest, "method_not_allowed")? == 1.0).then_some(())))?;
+    socket.send(request(&Sender::GitHub.event("good"), ""))?;
+    wait::until("Kafka to be asked", || {
+        Ok((ingest.metric("hookwell_ingest_buffered_bytes", &[])? > 0.0).then_some(()))
+    })?;
+    drop(socket);
+    wait::until("it to be counted", || Ok((count(&ingest, "aborted")? == 1.0).then_some(())))?;
+    own.kafka.thaw()?;
+    is_unharmed(&stage, &ingest)?;
+    let log = ingest.logged();
+    let line = log.lines().find(|line| line.contains("\"aborted\"")).context("no line")?;
+    ensure!(line.contains("event_id=\"good\""), "{line}");
+    Ok(())
 }
 
 /// A stage whose ingest begins with few open files, as a service often does.
@@ -235,11 +259,32 @@ fn a_length_that_lies_is_found_out(common: &Common) -> Result<()> {
     is_unharmed(&stage, &ingest)
 }
 
+fn a_length_that_can_be_read_in_two_ways_is_refused(common: &Common) -> Result<()> {
+    let stage = common.stage()?;
+    let ingest = stage.ingest()?;
+    let event = Sender::GitHub.event("refused");
+    let length = format!("content-length: {}\r\n", event.body.len());
+    let in_chunks = chunked(&event.body, 10);
+    let ambiguous: [(String, &[u8]); 4] = [
+        (format!("{length}transfer-encoding: chunked\r\n"), &in_chunks),
+        (format!("{length}content-length: 1\r\n"), &event.body),
+        ("transfer-encoding: chunked\r\ntransfer-encoding: identity\r\n".to_owned(), &in_chunks),
+        (length.replace(": ", ": +"), &event.body),
+    ];
+    for (headers, body) in ambiguous {
+        let mut socket = Socket::sending(stage.port, [head(&event, &headers).as_bytes(), body].concat())?;
+        let answer = socket.answer()?;
+        ensure!(answer.status == 400, "{headers}: {answer:?}");
+        ensure!(socket.answer().is_err(), "{headers}: the rest was taken for a request");
+    }
+    is_unharmed(&stage, &ingest)
+}
+
 fn a_body_far_beyond_the_limit_is_refused_before_it_is_there(common: &Common) -> Result<()> {
     let stage = common.stage()?;
     let ingest = stage.ingest()?;
-    let event = Sender::GitHub.sign("refused", "x".repeat(3_000_000));
-    let mut socket = Socket::sending(stage.port, head(&event, "content-length: 3000000\r\n"))?;
+    let event = Sender::GitHub.sign("refused", "x".repeat(1_100_000));
+    let mut socket = Socket::sending(stage.port, head(&event, "content-length: 1100000\r\n"))?;
     ensure!(socket.answer()?.status == 413);
     // A sender that does not look before it has sent everything hears the same.
     ensure!(post(stage.port, &event)?.0 == 413);
