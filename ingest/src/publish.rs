@@ -221,17 +221,30 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_producer_that_is_lost_is_replaced_by_one_that_publishes() {
-        let cluster = MockCluster::new(1).unwrap();
-        cluster.create_topic("webhooks.events", 1, 1).unwrap();
-        let text = format!("[kafka]\nbootstrap_servers = {:?}", cluster.bootstrap_servers());
+    fn publisher(servers: &str) -> Publisher {
+        let text = format!("[kafka]\nbootstrap_servers = {servers:?}");
         let mut faults = Faults::default();
         let config = Config::parse(Path::new("x"), &text, &Environment::default(), &mut faults);
         let settings = ClientSettings::resolve(&config, &Environment::default(), &mut faults);
         let topic = "webhooks.events".to_owned();
-        let publisher =
-            Publisher::new(&settings, topic, 1, Duration::from_secs(30), Figures::default()).unwrap();
+        Publisher::new(&settings, topic, 1, Duration::from_secs(300), Figures::default()).unwrap()
+    }
+
+    /// The time-out is five minutes: an answer that had to wait for it would never come.
+    #[tokio::test]
+    async fn a_full_queue_sheds_at_once() {
+        let publisher = publisher("127.0.0.1:1");
+        let (event, identity) = (event(), Identity::of("github", "one"));
+        let enqueued = (0..200_000).map_while(|_| publisher.enqueue(&event, &identity).ok()).count();
+        assert_eq!(enqueued, 100_000);
+        assert_eq!(publisher.publish(&event, &identity).await, Err(PublishError::QueueFull));
+    }
+
+    #[tokio::test]
+    async fn a_producer_that_is_lost_is_replaced_by_one_that_publishes() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("webhooks.events", 1, 1).unwrap();
+        let publisher = publisher(&cluster.bootstrap_servers());
         let (event, identity) = (event(), Identity::of("github", "one"));
         assert!(publisher.publish(&event, &identity).await.is_ok());
         assert_eq!(publisher.fatal_error(), None);

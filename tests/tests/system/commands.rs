@@ -8,7 +8,7 @@ use hookwell_tests::kafka::free_port;
 use hookwell_tests::program::{Answer, answer, answer_to};
 use hookwell_tests::sender::{SECRET, Sender, Signed, now_in_seconds};
 use hookwell_tests::socket::request;
-use hookwell_tests::stage::Stage;
+use hookwell_tests::stage::{Stage, destination};
 use serde_json::Value;
 
 use crate::{Common, tests};
@@ -17,6 +17,7 @@ tests![
     a_checked_configuration_is_shown_whole_without_secrets_and_can_be_read_again,
     ten_faults_are_told_at_once_each_with_its_line_and_what_to_do,
     a_source_without_a_scheme_or_a_secret_starts_nothing,
+    a_signing_secret_that_is_missing_starts_no_processor,
     a_variable_overrides_the_file_and_one_that_names_nothing_is_a_fault,
     a_request_that_verifies_is_explained_step_by_step,
     a_request_that_does_not_verify_is_explained_with_status_1,
@@ -170,6 +171,18 @@ fn a_source_without_a_scheme_or_a_secret_starts_nothing(common: &Common) -> Resu
                 "{lines}: {told:?}"
             );
         }
+    }
+    Ok(())
+}
+
+fn a_signing_secret_that_is_missing_starts_no_processor(common: &Common) -> Result<()> {
+    let stage = common.bare_stage(|settings| {
+        settings.destinations = destination("orders", "signing_secret = { file = \"/nowhere/signing\" }");
+    })?;
+    for arguments in [&["--check-config"][..], &["--create-topics"], &[]] {
+        let told = stage.processor_answers(arguments)?;
+        ensure!(told.status == Some(2) && told.err.contains("/nowhere/signing cannot be read"), "{told:?}");
+        ensure!(told.err.contains("destinations[0].signing_secret: "), "{told:?}");
     }
     Ok(())
 }

@@ -518,9 +518,28 @@ fn each_request_is_one_line_of_the_log_without_secrets_and_bodies(common: &Commo
     let signatures =
         accepted.headers.iter().chain(&refused.headers).filter(|(name, _)| name.contains("signature"));
     let signatures: Vec<_> = signatures.map(|(_, value)| value.trim_start_matches("sha256=")).collect();
+    are_lines_of_json(&stage)?;
     for secret in [SECRET, "of the body", "forged", "hunter2"].iter().chain(&signatures) {
         ensure!(!log.contains(secret), "{secret} is in {log}");
     }
+    Ok(())
+}
+
+fn are_lines_of_json(stage: &Stage) -> Result<()> {
+    stage.rewrite(|settings| settings.routes += "\n[log]\nformat = \"json\"\n")?;
+    let ingest = stage.ingest()?;
+    stage.send(Sender::GitHub, "delivery-3")?;
+    ensure!(ingest.stop()?.success());
+    let log = ingest.logged();
+    let lines = log.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned()));
+    let lines: Vec<serde_json::Value> = lines.collect::<Result<_>>()?;
+    let mut requests = lines.iter().filter(|line| line["target"] == "request");
+    let line = requests.next().context("no line for the request")?;
+    ensure!(
+        line["event_id"] == "delivery-3" && line["status"] == 200 && line["outcome"] == "accepted",
+        "{line}"
+    );
+    ensure!(requests.next().is_none(), "{log}");
     Ok(())
 }
 
