@@ -4,30 +4,33 @@
 //! callback but once the lanes have finished, while polling goes on; only what is lost already is
 //! let go at once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod context;
+mod hosts;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use hookwell_common::kafka::{Figures, Statistics, copy_record, log_client_error, log_client_line};
+use hookwell_common::kafka::copy_record;
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::time::Timestamp;
-use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
-use rdkafka::types::RDKafkaRespErr;
 
 use crate::delivery::{Arrival, Place, Stream};
 use crate::feed::{EAR_DEPTH, Feed, Flow};
-use crate::lane::host::Host;
 use crate::lane::ledger::Offset;
 use crate::lane::mail::{Ears, Epoch, Order, Ownership, Report, Session};
 use crate::lane::window::MAX_OPEN;
 use crate::shared::{Shared, lock};
+
+pub(crate) use context::MemberContext;
+use context::{Rebalance, unassign};
+use hosts::Hosts;
 
 /// How long a poll waits where there is nothing: the longest that a lane's report waits.
 const IDLE_POLL: Duration = Duration::from_millis(20);
@@ -44,69 +47,6 @@ const BEGIN_WITHIN: Duration = Duration::from_secs(60);
 /// How long leaving the group may take.
 const LEAVE_WITHIN: Duration = Duration::from_secs(5);
 
-/// Hosts that may be given up before the process had better begin anew.
-const MAX_GIVEN_UP: usize = 4;
-
-/// What librdkafka tells the member; the member takes it between two polls.
-#[derive(Debug, Default)]
-pub(crate) struct MemberContext {
-    figures: Figures,
-    rebalances: Mutex<Vec<Rebalance>>,
-    /// Whether the figures showed a steady place in the group.
-    steady: AtomicBool,
-    /// Whether the lanes are gone, so that a revocation needs nobody's leave.
-    leaving: AtomicBool,
-}
-
-#[derive(Debug)]
-enum Rebalance {
-    Assign(Vec<i32>),
-    Revoke { partitions: Vec<i32>, lost: bool },
-}
-
-impl MemberContext {
-    /// A context that keeps librdkafka's figures in `figures`.
-    pub(crate) fn new(figures: Figures) -> Self {
-        Self { figures, ..Self::default() }
-    }
-}
-
-impl ClientContext for MemberContext {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_client_line(level, facility, line);
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        let steady = statistics.cgrp.as_ref().is_some_and(|group| group.join_state == "steady");
-        self.steady.store(steady, Ordering::Relaxed);
-        self.figures.put(statistics);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_client_error(&error, reason);
-    }
-}
-
-impl ConsumerContext for MemberContext {
-    /// Only notes what is asked: the answer comes later, from the poll thread. Once that has ended,
-    /// while the consumer closes, there is nobody left to ask.
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, code: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        if self.leaving.load(Ordering::Relaxed) {
-            if let Err(error) = unassign(consumer, list) {
-                tracing::warn!(%error, "a revocation could not be answered while leaving");
-            }
-            return;
-        }
-        let partitions = list.elements().iter().map(|element| element.partition()).collect();
-        let rebalance = if code == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            Rebalance::Assign(partitions)
-        } else {
-            Rebalance::Revoke { partitions, lost: consumer.assignment_lost() }
-        };
-        lock(&self.rebalances).push(rebalance);
-    }
-}
-
 /// The poll thread's own.
 pub(crate) struct Member {
     shared: Arc<Shared>,
@@ -114,10 +54,9 @@ pub(crate) struct Member {
     topic: String,
     reports: Receiver<Report>,
     owned: BTreeMap<i32, Owned>,
-    hosts: HashMap<usize, Host>,
+    hosts: Hosts,
     revoking: Option<Revoking>,
     epochs: u64,
-    given_up: usize,
 }
 
 /// A partition that the group gave us.
@@ -151,17 +90,8 @@ impl Member {
     /// A member of the group that has not asked for anything yet.
     pub(crate) fn new(shared: Arc<Shared>, topic: String, reports: Receiver<Report>) -> Self {
         let consumer = Arc::clone(&shared.member);
-        Self {
-            shared,
-            consumer,
-            topic,
-            reports,
-            owned: BTreeMap::new(),
-            hosts: HashMap::new(),
-            revoking: None,
-            epochs: 0,
-            given_up: 0,
-        }
+        let hosts = Hosts::new(Arc::clone(&shared));
+        Self { shared, consumer, topic, reports, owned: BTreeMap::new(), hosts, revoking: None, epochs: 0 }
     }
 
     /// Joins, and polls until `stopping` says so; then hands everything back.
@@ -176,9 +106,7 @@ impl Member {
             self.turn();
         }
         self.hand_everything_back();
-        for (_, host) in self.hosts.drain() {
-            host.join();
-        }
+        self.hosts.join();
     }
 
     /// One round: records, what librdkafka asked, what lanes report.
@@ -273,8 +201,8 @@ impl Member {
             ours: Arc::clone(&ours),
         };
         self.owned.insert(partition, Owned { epoch, ours, events, start: None, feed: None });
-        if !self.order(partition, Order::Own(ownership)) {
-            self.give_up_host(self.host_number(partition), &[]);
+        if !self.hosts.order(partition, Order::Own(ownership)) {
+            self.give_up_host(self.hosts.number_of(partition), &[]);
         }
     }
 
@@ -295,8 +223,8 @@ impl Member {
             } else {
                 Order::Drain { partition: *partition, epoch, deadline: drain_by }
             };
-            if !self.order(*partition, order) {
-                self.give_up_host(self.host_number(*partition), &partitions);
+            if !self.hosts.order(*partition, order) {
+                self.give_up_host(self.hosts.number_of(*partition), &partitions);
             } else if !lost {
                 waiting.insert((*partition, epoch.0));
             }
@@ -317,7 +245,7 @@ impl Member {
             self.owned.remove(partition);
         }
         let blocked: BTreeSet<_> =
-            revoking.waiting.iter().map(|(partition, _)| self.host_number(*partition)).collect();
+            revoking.waiting.iter().map(|(partition, _)| self.hosts.number_of(*partition)).collect();
         for number in blocked {
             self.give_up_host(number, &[]);
         }
@@ -466,44 +394,16 @@ impl Member {
         tracing::info!(left = self.consumer.closed(), "out of the group");
     }
 
-    /// Gives an order to the host of `partition`, which is started if it is not there. `false` if
-    /// it does not take orders any more.
-    fn order(&mut self, partition: i32, order: Order) -> bool {
-        let number = self.host_number(partition);
-        if !self.hosts.contains_key(&number) {
-            match Host::start(number, Arc::clone(&self.shared)) {
-                Ok(host) => drop(self.hosts.insert(number, host)),
-                Err(error) => {
-                    self.shared
-                        .downfall
-                        .cause(Failure::Kafka(format!("a thread could not be started: {error}")));
-                    return true;
-                }
-            }
-        }
-        self.hosts.get(&number).is_some_and(|host| host.orders.try_send(order).is_ok())
-    }
-
-    /// A host that does not answer is left to itself: its producers are fenced by whoever owns its
-    /// partitions next. That is another host of this process, but for those that are `leaving`. A
-    /// process that has left several hosts had better begin anew.
+    /// Leaves the host `number` to itself. Its partitions get another of this process, but for those
+    /// that are `leaving`.
     fn give_up_host(&mut self, number: usize, leaving: &[i32]) {
-        let Some(host) = self.hosts.remove(&number) else { return };
-        host.given_up.store(true, Ordering::Relaxed);
-        self.shared.board.forget_host(number);
-        self.given_up += 1;
-        tracing::error!(number, given_up = self.given_up, "a lane's thread is blocked and is given up");
-        if MAX_GIVEN_UP < self.given_up {
-            let words = "too many of librdkafka's calls never came back; the process had better begin anew";
-            self.shared.downfall.cause(Failure::Kafka(words.to_owned()));
-            return;
-        }
+        self.hosts.give_up(number);
         let also_leaving = self.revoking.as_ref().map(|it| it.partitions.clone()).unwrap_or_default();
         let orphans: Vec<_> = self
             .owned
             .keys()
             .copied()
-            .filter(|partition| self.host_number(*partition) == number)
+            .filter(|partition| self.hosts.number_of(*partition) == number)
             .filter(|partition| !leaving.contains(partition) && !also_leaving.contains(partition))
             .collect();
         for partition in orphans {
@@ -513,10 +413,6 @@ impl Member {
             self.pause(partition);
             self.own(partition);
         }
-    }
-
-    fn host_number(&self, partition: i32) -> usize {
-        usize::try_from(partition).unwrap_or_default() % self.shared.settings.max_lanes
     }
 
     fn list(&self, partitions: &[i32]) -> TopicPartitionList {
@@ -533,14 +429,6 @@ impl Member {
 fn is_fatal(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)
-}
-
-/// Answers a revocation.
-fn unassign(consumer: &BaseConsumer<MemberContext>, list: &TopicPartitionList) -> Result<(), KafkaError> {
-    match consumer.rebalance_protocol() {
-        RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-        RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-    }
 }
 
 /// A record as a lane takes it.
