@@ -74,7 +74,7 @@ fn without_kafka_ingest_says_503_with_retry_after_and_is_not_ready(common: &Comm
     let (own, stage) =
         common.stage_on_own_kafka(|settings| settings.ingest = "publish_timeout = \"1s\"".to_owned())?;
     let ingest = stage.ingest()?;
-    stage.send(Sender::GitHub, "before")?;
+    post_until_accepted(stage.port, &Sender::GitHub.event("before"))?;
     own.kafka.kill()?;
     let signed = Sender::GitHub.event("during");
     let url = format!("http://127.0.0.1:{}/webhooks/github", stage.port);
