@@ -134,6 +134,15 @@ impl Config {
             let place = reading.place_of(key).expect("every key is asked for before relations are checked");
             reading.faults.borrow_mut().add(&place, key, what);
         };
+        let own = format!("{}.", self.kafka.topic_prefix);
+        for destination in &self.destinations {
+            if let DestinationKind::Kafka { topic } = &destination.kind
+                && topic.starts_with(&own)
+            {
+                let what = format!("{topic:?} is one of Hookwell's own topics; name one of yours");
+                reading.faults.borrow_mut().add(&destination.place, "destinations.topic", what);
+            }
+        }
         let window = self.processor.dedupe_window;
         for (key, retention) in
             [("events", self.kafka.retention.events), ("retry", self.kafka.retention.retry)]

@@ -171,6 +171,21 @@ to = ["acme"]
 }
 
 #[test]
+fn what_means_nothing_for_a_kind_of_destination_is_a_fault() {
+    let fault = only_fault("[[destinations]]\nname = 'a'\nkind = 'log'\ntimeout = '1s'");
+    assert!(fault.contains("destinations[0].timeout") && fault.contains("of this kind"), "{fault}");
+    let fault =
+        only_fault("[[destinations]]\nname = 'a'\nkind = 'http'\nurl = 'http://localhost'\ntopic = 't'");
+    assert!(fault.contains("destinations[0].topic"), "{fault}");
+}
+
+#[test]
+fn a_destination_cannot_feed_hookwell_itself() {
+    let fault = only_fault("[[destinations]]\nname = 'a'\nkind = 'kafka'\ntopic = 'webhooks.events'");
+    assert!(fault.contains("webhooks.events") && fault.contains("Hookwell's own"), "{fault}");
+}
+
+#[test]
 fn a_typo_is_a_fault_that_names_the_likely_key() {
     let fault = only_fault("[kafka]\ntopic_prefx = 'a'");
     assert!(fault.contains("did you mean \"topic_prefix\"?"), "{fault}");

@@ -48,6 +48,16 @@ pub enum DestinationKind {
     Custom,
 }
 
+impl DestinationKind {
+    /// Whether a handler is called, which takes time and may fail.
+    pub fn is_called(&self) -> bool {
+        match self {
+            DestinationKind::Http { .. } | DestinationKind::Custom => true,
+            DestinationKind::Kafka { .. } | DestinationKind::Log => false,
+        }
+    }
+}
+
 /// The bounds on calls of one destination's handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallLimits {
@@ -118,6 +128,15 @@ fn read_kind(section: &Section<'_>) -> Option<DestinationKind> {
     let url = section.placed_text("url");
     let signing_secret = section.key_material("signing_secret");
     let topic = section.text("topic");
+    let unused: &[&str] = match kind? {
+        Kind::Http => &["topic"],
+        Kind::Custom => &["url", "topic", "signing_secret"],
+        Kind::Kafka => &["url", "signing_secret", "timeout", "concurrency", "retry"],
+        Kind::Log => &["url", "topic", "signing_secret", "timeout", "concurrency", "retry"],
+    };
+    for key in unused.iter().filter(|key| section.has(key)) {
+        section.fault(key, "means nothing for a destination of this kind; remove it, or change the kind");
+    }
     match kind? {
         Kind::Http => Some(DestinationKind::Http { url: read_url(section, url)?, signing_secret }),
         Kind::Kafka => {

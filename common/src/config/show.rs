@@ -210,10 +210,12 @@ fn show_destination(page: &mut Page, destination: &DestinationConfig) {
         DestinationKind::Log => page.set_text("kind", "log"),
         DestinationKind::Custom => page.set_text("kind", "custom"),
     }
-    page.set_duration("timeout", destination.calls.timeout);
-    page.set("concurrency", destination.calls.concurrency);
-    page.heading("[destinations.retry]");
-    show_limits(page, destination.limits);
+    if destination.kind.is_called() {
+        page.set_duration("timeout", destination.calls.timeout);
+        page.set("concurrency", destination.calls.concurrency);
+        page.heading("[destinations.retry]");
+        show_limits(page, destination.limits);
+    }
 }
 
 fn show_limits(page: &mut Page, limits: RetryLimits) {

@@ -42,13 +42,13 @@ fn file(path: &str, line: &str) -> String {
         ),
         "sources[].secrets[]" => format!("[[sources]]\nname = 'a'\nsecrets = [{{ {line} }}]\n"),
         "destinations[]" => {
-            format!("[[destinations]]\n{}{}{line}\n", unless("name", "'a'"), unless("kind", "'log'"))
+            format!("[[destinations]]\n{}{}{line}\n", unless("name", "'a'"), unless("kind", "'custom'"))
         }
         "destinations[].retry" => {
-            format!("[[destinations]]\nname = 'a'\nkind = 'log'\n[destinations.retry]\n{line}\n")
+            format!("[[destinations]]\nname = 'a'\nkind = 'custom'\n[destinations.retry]\n{line}\n")
         }
         "destinations[].signing_secret" => {
-            format!("[[destinations]]\nname = 'a'\nkind = 'log'\nsigning_secret = {{ {line} }}\n")
+            format!("[[destinations]]\nname = 'a'\nkind = 'custom'\nsigning_secret = {{ {line} }}\n")
         }
         "routes[]" => format!("[[routes]]\n{}{}{line}\n", unless("source", "'*'"), unless("to", "[]")),
         table => format!("[{table}]\n{line}\n"),

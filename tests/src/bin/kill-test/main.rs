@@ -5,6 +5,7 @@ mod load;
 mod recovery;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use clap::Parser;
 use hookwell_common::lifecycle::Clock;
 use hookwell_tests::auditor::Audit;
 use hookwell_tests::handler::{Call, HttpHandler, Reply};
-use hookwell_tests::kafka::Kafka;
+use hookwell_tests::kafka::{Kafka, project};
 use hookwell_tests::program::Program;
 use hookwell_tests::stage::{Binaries, Settings, Stage};
 use hookwell_tests::wait;
@@ -36,6 +37,9 @@ struct Arguments {
     every: u64,
 }
 
+/// Where logs go after a failure.
+const KEPT: &str = "target/kill-test";
+
 /// Longer than the session time-out of the stage's group, which is three seconds.
 const FROZEN: Duration = Duration::from_secs(8);
 
@@ -53,10 +57,25 @@ fn main() -> Result<ExitCode> {
     say("everything is sent; waiting until all is settled");
     // The programs that strike left running have ended with it; these finish what is open.
     let _processors = [stage.processor()?, stage.processor()?];
-    let audit = stage.until_all_settled(&accepted)?;
-    stage.until_caught_up()?;
+    if let Err(error) = stage.until_all_settled(&accepted).and_then(|_| stage.until_caught_up()) {
+        say(&format!("{error:#}; the logs are kept in {KEPT}"));
+        keep_logs(&stage)?;
+    }
+    let audit = stage.audit(&accepted)?;
     report(&stage, &accepted, &audit, &faults)?;
     Ok(if audit.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What is looked at after a failure.
+fn keep_logs(stage: &Stage) -> Result<()> {
+    let kept = project().join(KEPT);
+    fs::create_dir_all(&kept)?;
+    for entry in fs::read_dir(stage.folder())? {
+        let entry = entry?;
+        fs::copy(entry.path(), kept.join(entry.file_name()))?;
+    }
+    fs::copy(stage.kafka.log(), kept.join("kafka.log"))?;
+    Ok(())
 }
 
 fn binaries(folder: PathBuf) -> Binaries {
@@ -154,6 +173,7 @@ fn report(
 ) -> Result<()> {
     let recoveries = recovery::measure(&stage.reader, &stage.topic("state"), faults)?;
     say(&format!("\n{}\n", recovery::table(faults, &recoveries)));
+    say(&audit.to_string());
     let (calls, extra) = calls(&stage.handler);
     say(&format!(
         "events acknowledged {}, settled done {}, settled dead {}, lost {}, settled twice {}, without an end {}\nhandler calls {calls}, of which beyond one success a delivery {extra}",
