@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use hookwell_common::lifecycle::Clock;
 use hookwell_tests::kafka::Kafka;
 use hookwell_tests::reader::Reader;
 use hookwell_tests::stage::{Binaries, Settings, Stage};
@@ -49,15 +50,17 @@ impl Broker {
         self.kafka.bootstrap_servers()
     }
 
-    /// Topics, a configuration and the two programs, for one source called `github`. Destinations
-    /// forward to the topic that [`forward_topic`] names, which is created.
-    pub(crate) fn stage(&self, partitions: u32, log_level: &str) -> Result<Stage> {
-        let settings = Settings {
+    /// Topics, a configuration and the two programs, for one source called `github`. Its events are
+    /// forwarded to the topic that [`forward_topic`] names, which is created.
+    pub(crate) fn stage(&self, partitions: u32, more: &More) -> Result<Stage> {
+        let mut settings = Settings {
             partitions,
+            ingest: more.ingest.clone(),
             destinations: String::new(),
-            routes: format!("[log]\nlevel = \"{log_level}\""),
+            routes: format!("[log]\nlevel = \"{}\"", more.log_level),
             ..Settings::default()
         };
+        settings.kafka_properties += &format!("\n{}", more.kafka_properties);
         let stage = Stage::bare(&self.kafka, &self.binaries, settings)?;
         let topic = forward_topic(&stage);
         stage.rewrite(|settings| {
@@ -72,6 +75,23 @@ impl Broker {
     }
 }
 
+/// What differs from the defaults: lines of TOML.
+#[derive(Clone, Debug)]
+pub(crate) struct More {
+    /// `[log]`.
+    pub(crate) log_level: String,
+    /// More of `[ingest]`.
+    pub(crate) ingest: String,
+    /// More of `[kafka.properties]`.
+    pub(crate) kafka_properties: String,
+}
+
+impl Default for More {
+    fn default() -> Self {
+        Self { log_level: "info".to_owned(), ingest: String::new(), kafka_properties: String::new() }
+    }
+}
+
 /// Where the stage's processor forwards events to.
 pub(crate) fn forward_topic(stage: &Stage) -> String {
     stage.topic("out")
@@ -80,7 +100,9 @@ pub(crate) fn forward_topic(stage: &Stage) -> String {
 /// Creates a topic.
 pub(crate) fn create_topic(reader: &Reader, name: &str, partitions: u32) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = reader.config().create()?;
-    let topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
+    let topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1))
+        // The longest event with its headers fits, as the processor demands of what it forwards to.
+        .set("max.message.bytes", "2097152");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     for answer in runtime.block_on(admin.create_topics([&topic], &AdminOptions::new()))? {
         answer.map_err(|(topic, code)| anyhow!("{topic} could not be created: {code}"))?;
@@ -97,31 +119,64 @@ pub(crate) fn eager(mut config: ClientConfig, group: &str) -> ClientConfig {
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "earliest")
         .set("queued.min.messages", "100000")
-        .set("fetch.queue.backoff.ms", "5");
+        .set("fetch.queue.backoff.ms", "5")
+        .set("fetch.wait.max.ms", "10");
     config
 }
 
 /// Reads every committed record of `topic`.
-pub(crate) fn drain(reader: &Reader, topic: &str, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<u64> {
-    let consumer: BaseConsumer = eager(reader.config(), "hookwell-bench").create()?;
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
-    let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
-    ensure!(0 < partitions, "{topic} is not there");
-    let mut all = TopicPartitionList::new();
-    for partition in 0..i32::try_from(partitions)? {
-        all.add_partition_offset(topic, partition, Offset::Beginning)?;
+pub(crate) fn drain(reader: &Reader, topic: &str, each: impl FnMut(&BorrowedMessage<'_>)) -> Result<u64> {
+    Drain::begin(reader, topic)?.read(each)
+}
+
+/// A topic that is being read.
+pub(crate) struct Drain {
+    consumer: BaseConsumer,
+    partitions: usize,
+}
+
+impl Drain {
+    /// From the beginning of each partition.
+    pub(crate) fn begin(reader: &Reader, topic: &str) -> Result<Self> {
+        let consumer: BaseConsumer = eager(reader.config(), "hookwell-bench").create()?;
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE)?;
+        let partitions = metadata.topics().first().map_or(0, |topic| topic.partitions().len());
+        ensure!(0 < partitions, "{topic} is not there");
+        let mut all = TopicPartitionList::new();
+        for partition in 0..i32::try_from(partitions)? {
+            all.add_partition_offset(topic, partition, Offset::Beginning)?;
+        }
+        consumer.assign(&all)?;
+        Ok(Self { consumer, partitions })
     }
-    consumer.assign(&all)?;
-    let (mut open, mut records) = (partitions, 0);
-    while 0 < open {
-        match consumer.poll(PATIENCE).with_context(|| format!("{topic} does not end"))? {
-            Ok(message) => {
-                each(&message);
-                records += 1;
+
+    /// To the end of each partition; gives the number of records.
+    pub(crate) fn read(self, mut each: impl FnMut(&BorrowedMessage<'_>)) -> Result<u64> {
+        let (mut open, mut records) = (self.partitions, 0);
+        while 0 < open {
+            match next(&self.consumer)? {
+                Some(message) => {
+                    each(&message);
+                    records += 1;
+                }
+                None => open -= 1,
             }
-            Err(KafkaError::PartitionEOF(_)) => open -= 1,
-            Err(error) => return Err(error.into()),
+        }
+        Ok(records)
+    }
+}
+
+/// The next record; `None` at the end of a partition.
+pub(crate) fn next(consumer: &BaseConsumer) -> Result<Option<BorrowedMessage<'_>>> {
+    let clock = Clock::start();
+    while clock.mono() < PATIENCE {
+        // A poll may return without a record before its time, after a rebalance for instance.
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => return Ok(Some(message)),
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(None),
+            Some(Err(error)) => return Err(error.into()),
+            None => {}
         }
     }
-    Ok(records)
+    bail!("nothing came for {} s", PATIENCE.as_secs())
 }

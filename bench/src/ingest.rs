@@ -13,7 +13,7 @@ use hookwell_tests::sender::SECRET;
 use hookwell_tests::stage::Stage;
 use ring::hmac;
 
-use crate::broker::{Broker, create_topic, drain};
+use crate::broker::{Broker, More, create_topic, drain};
 use crate::cost::{Cost, Meter, Process};
 use crate::floor::Running;
 use crate::load::Load;
@@ -44,6 +44,15 @@ pub(crate) struct Plan {
     /// The partitions of each topic
     #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=256))]
     partitions: u32,
+    /// The log level of a second ingest that takes turns as well, to see what a setting changes
+    #[arg(long, default_value = "warn", value_parser = ["error", "warn", "info", "debug"])]
+    other_log_level: String,
+    /// Lines of TOML for its [ingest], such as `workers = 1`
+    #[arg(long, default_value = "")]
+    other_ingest: String,
+    /// Lines of TOML for its [kafka.properties], such as `"linger.ms" = 0.5`
+    #[arg(long, default_value = "")]
+    other_kafka: String,
 }
 
 /// Who takes turns.
@@ -51,21 +60,21 @@ pub(crate) struct Plan {
 enum Turn {
     /// Ours, as configured by default.
     Ours,
-    /// Ours, without the line that it logs for each request.
-    Quiet,
+    /// Ours, configured otherwise: by default without the line that it logs for each request.
+    Other,
     /// A handler that answers.
     Http,
     /// A producer that produces.
     Produce,
 }
 
-const TURNS: [Turn; 4] = [Turn::Ours, Turn::Http, Turn::Produce, Turn::Quiet];
+const TURNS: [Turn; 4] = [Turn::Ours, Turn::Http, Turn::Produce, Turn::Other];
 
 /// Where the turns are taken, and what came of those so far.
 struct Scene {
     broker: Broker,
     ours: Arena,
-    quiet: Arena,
+    other: Arena,
     floor_topic: String,
     costs: [Vec<Cost>; 4],
     hmac: Vec<f64>,
@@ -82,37 +91,51 @@ impl Plan {
     /// Measures, and prints the figures.
     pub(crate) fn run(&self) -> Result<()> {
         let mut scene = self.set()?;
-        for round in 0..self.rounds {
-            complain(&format!("round {} of {}", round + 1, self.rounds));
+        // The first round is for the broker, which is slow until its code is compiled.
+        for round in 0..=self.rounds {
+            complain(&format!(
+                "round {round} of {}{}",
+                self.rounds,
+                if round == 0 { ", warm-up" } else { "" }
+            ));
             let mut order: Vec<usize> = (0..TURNS.len()).collect();
             if round % 2 == 1 {
                 order.reverse();
             }
             for at in order {
                 let cost = self.turn(&mut scene, TURNS[at])?;
-                scene.costs[at].push(cost);
+                if 0 < round {
+                    scene.costs[at].push(cost);
+                }
             }
-            scene.hmac.push(self.hmac());
+            if 0 < round {
+                scene.hmac.push(self.hmac());
+            }
         }
         scene.ours.reconcile()?;
-        scene.quiet.reconcile()?;
+        scene.other.reconcile()?;
         self.show(&scene);
         Ok(())
     }
 
     fn set(&self) -> Result<Scene> {
         let broker = Broker::start()?;
-        let (ours, quiet) =
-            (Arena::new(&broker, self.partitions, "info")?, Arena::new(&broker, self.partitions, "warn")?);
+        let ours = Arena::new(&broker, self.partitions, &More::default())?;
+        let more = More {
+            log_level: self.other_log_level.clone(),
+            ingest: self.other_ingest.clone(),
+            kafka_properties: self.other_kafka.clone(),
+        };
+        let other = Arena::new(&broker, self.partitions, &more)?;
         let floor_topic = "floor.produce".to_owned();
         create_topic(&Reader::new(&broker.bootstrap_servers()), &floor_topic, self.partitions)?;
-        Ok(Scene { broker, ours, quiet, floor_topic, costs: Default::default(), hmac: Vec::new() })
+        Ok(Scene { broker, ours, other, floor_topic, costs: Default::default(), hmac: Vec::new() })
     }
 
     fn turn(&self, scene: &mut Scene, turn: Turn) -> Result<Cost> {
         match turn {
             Turn::Ours => scene.ours.turn(self, &scene.broker),
-            Turn::Quiet => scene.quiet.turn(self, &scene.broker),
+            Turn::Other => scene.other.turn(self, &scene.broker),
             Turn::Http => self.http(&scene.broker),
             Turn::Produce => self.produce(scene),
         }
@@ -172,8 +195,10 @@ impl Plan {
 
     fn show(&self, scene: &Scene) {
         let of = |at: usize, what: fn(&Cost) -> f64| scene.costs[at].iter().map(what).collect::<Series>();
-        let names =
-            ["ingest", "floor: a handler that answers", "floor: a producer", "ingest, log level warn"];
+        let other =
+            format!("ingest, log level {} {} {}", self.other_log_level, self.other_ingest, self.other_kafka);
+        let other = other.trim().replace('\n', " ");
+        let names = ["ingest", "floor: a handler that answers", "floor: a producer", &other];
         say(&format!(
             "{} bytes, {} connections, {} partitions, {} turns of {} s each; median (least to most)\n",
             self.bytes, self.connections, self.partitions, self.rounds, self.seconds
@@ -191,8 +216,8 @@ impl Plan {
         table(&head, names.iter().enumerate().map(row).collect());
 
         let hmac: Series = scene.hmac.iter().copied().collect();
-        let [ours, http, produce, quiet] = [0, 1, 2, 3].map(|at| of(at, Cost::own_micros));
-        let [rate, http_rate, _, quiet_rate] = [0, 1, 2, 3].map(|at| of(at, Cost::rate));
+        let [ours, http, produce, otherwise] = [0, 1, 2, 3].map(|at| of(at, Cost::own_micros));
+        let [rate, http_rate, _, other_rate] = [0, 1, 2, 3].map(|at| of(at, Cost::rate));
         let floor = http.plus(&produce).plus(&hmac);
         say(&format!("\nHMAC alone, us: {}", hmac.show(2)));
         say(&format!("CPU of the three floors together, us: {}\n", floor.show(1)));
@@ -200,9 +225,9 @@ impl Plan {
             ("CPU, ingest / the floors together", ours.over(&floor)),
             ("CPU, ingest / the handler that answers", ours.over(&http)),
             ("events/s, ingest / the handler that answers", rate.over(&http_rate)),
-            ("CPU, log level warn / the floors together", quiet.over(&floor)),
-            ("CPU, log level warn / ingest", quiet.over(&ours)),
-            ("events/s, log level warn / ingest", quiet_rate.over(&rate)),
+            ("CPU, configured otherwise / the floors together", otherwise.over(&floor)),
+            ("CPU, configured otherwise / ingest", otherwise.over(&ours)),
+            ("events/s, configured otherwise / ingest", other_rate.over(&rate)),
         ];
         let rows = rows.into_iter().map(|(name, ratio)| vec![name.to_owned(), ratio.show(2)]);
         table(&["ratio, round by round", ""], rows.collect());
@@ -210,8 +235,8 @@ impl Plan {
 }
 
 impl Arena {
-    fn new(broker: &Broker, partitions: u32, log_level: &str) -> Result<Self> {
-        let stage = broker.stage(partitions, log_level)?;
+    fn new(broker: &Broker, partitions: u32, more: &More) -> Result<Self> {
+        let stage = broker.stage(partitions, more)?;
         Ok(Self { stage, accepted: BTreeSet::new(), next: 0 })
     }
 

@@ -6,7 +6,7 @@ use hookwell_common::lifecycle::Clock;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use crate::broker::Broker;
+use crate::broker::{Broker, More};
 use crate::cost::{Meter, Process};
 use crate::floor::Running;
 use crate::processor::until_settled;
@@ -55,7 +55,7 @@ impl Plan {
         ensure!(!self.ids.is_empty() && sorted, "--ids must grow");
         ensure!(self.ids.iter().all(|ids| (1000..=10_000_000).contains(ids)), "--ids from 1000 to 10000000");
         let broker = Broker::start()?;
-        let stage = broker.stage(self.partitions, "info")?;
+        let stage = broker.stage(self.partitions, &More::default())?;
         let mut steps = Vec::new();
         let mut before = 0;
         for ids in &self.ids {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::Args;
 use hookwell_tests::reader::Reader;
 
-use crate::broker::drain;
+use crate::broker;
 
 /// A bare consumer.
 #[derive(Clone, Debug, Args)]
@@ -19,9 +19,9 @@ impl Drain {
     /// Reads.
     pub(crate) fn run(self) -> Result<()> {
         let reader = Reader::new(&self.bootstrap_servers);
+        let drain = broker::Drain::begin(&reader, &self.topic)?;
         super::begin(0);
-        let records = drain(&reader, &self.topic, |_| ())?;
-        super::end(records);
+        super::end(drain.read(|_| ())?);
         super::stay();
         Ok(())
     }

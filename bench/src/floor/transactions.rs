@@ -10,12 +10,11 @@ use clap::Args;
 use hookwell_tests::reader::Reader;
 use rdkafka::ClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{DeliveryResult, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::broker::eager;
+use crate::broker::{eager, next};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -79,11 +78,7 @@ impl Transactions {
         let mut ends = BTreeMap::new();
         let mut taken = 0;
         while taken < records {
-            let message = match consumer.poll(PATIENCE).context("the backlog is not there")? {
-                Ok(message) => message,
-                Err(KafkaError::PartitionEOF(_)) => continue,
-                Err(error) => return Err(error.into()),
-            };
+            let Some(message) = next(consumer)? else { continue };
             let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
             let headers = message.headers().map(|headers| headers.detach()).unwrap_or_default();
             self.produce(producer, message.partition(), key, value, headers)?;
