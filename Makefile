@@ -26,3 +26,10 @@ kill-test: ## Send 20,000 webhooks while programs and Kafka are killed, and coun
 	@sh deploy/prepare.sh test
 	@cargo build --locked
 	@cargo run --locked --quiet -p hookwell-tests --bin kill-test
+
+.PHONY: bench
+bench: ## Measure both programs beside the least that their work costs, about ten minutes
+	@sh deploy/prepare.sh test
+	cargo run --release --locked -p hookwell-bench -- ingest
+	cargo run --release --locked -p hookwell-bench -- processor
+	cargo run --release --locked -p hookwell-bench -- state

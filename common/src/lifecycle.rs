@@ -1,7 +1,7 @@
 //! The life of a process: its clock, its signals, its named threads and tasks, and how it ends.
 
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -140,6 +140,16 @@ impl Failure {
             Failure::Usage(_) | Failure::Config(_) => 2,
             Failure::Topology(_) | Failure::Kafka(_) => 3,
         }
+    }
+}
+
+/// Prints an answer to standard output. Whoever closes it early, as `head` does, has seen enough.
+pub fn print(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{}", text.trim_end()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Usage(format!("the answer cannot be printed: {error}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

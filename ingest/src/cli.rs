@@ -1,6 +1,5 @@
 //! The command line of `ingest`: a published contract.
 
-use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +7,7 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::failpoint;
 use hookwell_common::kafka::ClientSettings;
-use hookwell_common::lifecycle::{Failure, conclude};
+use hookwell_common::lifecycle::{Failure, conclude, print};
 use hookwell_common::telemetry::{VERSION, start_logging};
 
 use crate::source::{Sources, resolve_all};
@@ -149,15 +148,5 @@ impl Loaded {
             known.sort_unstable();
             Failure::Usage(format!("there is no source {name:?}; configured: {}", known.join(", ")))
         })
-    }
-}
-
-/// Prints an answer to standard output. Whoever closes it early, as `head` does, has seen enough.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Usage(format!("the answer cannot be printed: {error}")))
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

@@ -2,10 +2,10 @@
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use hookwell_common::lifecycle::Failure;
+use hookwell_common::lifecycle::{Failure, print};
 use serde::Serialize;
 
-use crate::cli::{Output, print};
+use crate::cli::Output;
 use crate::verify::preset::{self, Preset};
 
 /// One line of JSON: the keys in the order of the fields, the name first.

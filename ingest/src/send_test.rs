@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use governor::{Quota, RateLimiter};
-use hookwell_common::lifecycle::{Clock, Failure};
+use hookwell_common::lifecycle::{Clock, Failure, print};
 use hookwell_common::time::Timestamp;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
 
-use crate::cli::{Loaded, print};
+use crate::cli::Loaded;
 use crate::source::Source;
 use crate::verify::recipe::{SigningKey, TimestampRule};
 use crate::verify::value::{Place, ValueRule};

@@ -4,12 +4,12 @@ use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
-use hookwell_common::lifecycle::{Clock, Failure};
+use hookwell_common::lifecycle::{Clock, Failure, print};
 use hookwell_common::time::Timestamp;
 use serde_json::json;
 
 use crate::accept::{Accepted, accept};
-use crate::cli::{Loaded, Output, print};
+use crate::cli::{Loaded, Output};
 use crate::rejection::Rejection;
 use crate::source::Source;
 use crate::verify::explain::{Explanation, Finding, Step, Trace};

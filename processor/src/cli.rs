@@ -9,7 +9,7 @@ use clap::{ArgGroup, Parser};
 use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::failpoint;
 use hookwell_common::kafka::{ClientSettings, TopologyError, create_missing, verify};
-use hookwell_common::lifecycle::{Clock, Failure, conclude};
+use hookwell_common::lifecycle::{Clock, Failure, conclude, print};
 use hookwell_common::telemetry::{VERSION, start_logging};
 
 use crate::handle::http::HttpHandler;
@@ -158,12 +158,5 @@ fn create_topics(loaded: &Loaded) -> Result<(), Failure> {
         let word = if created.contains(&spec.name) { "created" } else { "exists" };
         print(&format!("{word} {}", spec.name))?;
     }
-    Ok(())
-}
-
-/// Prints an answer to standard output.
-#[expect(clippy::print_stdout, reason = "the answer of a command")]
-fn print(text: &str) -> Result<(), Failure> {
-    println!("{}", text.trim_end());
     Ok(())
 }
