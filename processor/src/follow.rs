@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use hookwell_common::kafka::LoggingContext;
+use hookwell_common::kafka::{LoggingContext, log_client_error};
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::topics::Topic;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -108,7 +108,7 @@ impl Follower {
                         restore.at_end = true;
                     }
                 }
-                Some(Err(error)) => tracing::warn!(%error, "the follower met an error"),
+                Some(Err(error)) => log_client_error(&error, "met by the follower"),
             }
             wait = Duration::ZERO;
         }

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use hookwell_common::kafka::copy_record;
+use hookwell_common::kafka::{copy_record, log_client_error};
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::time::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
@@ -143,7 +143,7 @@ impl Member {
                     self.shared.downfall.cause(Failure::Kafka(words));
                     break;
                 }
-                Some(Err(error)) => tracing::warn!(%error, "the group member met an error"),
+                Some(Err(error)) => log_client_error(&error, "met by the group member"),
             }
             wait = Duration::ZERO;
             if !lock(&consumer.context().rebalances).is_empty() {
@@ -162,7 +162,7 @@ impl Member {
 
     /// The group gave us partitions: each gets a lane, and nothing is read before it is ready.
     fn assign(&mut self, partitions: &[i32]) {
-        if let Err(error) = self.take_assignment(&self.list(partitions)) {
+        if let Err(error) = self.take_assignment(partitions) {
             self.shared.downfall.cause(Failure::Kafka(format!("the assignment could not be taken: {error}")));
             return;
         }
@@ -176,8 +176,15 @@ impl Member {
         }
     }
 
-    /// Answers an assignment; nothing is read of it for now.
-    fn take_assignment(&self, list: &TopicPartitionList) -> Result<(), KafkaError> {
+    /// Answers an assignment; nothing is read of it for now. Lanes say later where to read from: an
+    /// offset is only given so that librdkafka does not ask for the committed ones, which it does for
+    /// all partitions at once, and waits where a transaction on one of them hangs.
+    fn take_assignment(&self, partitions: &[i32]) -> Result<(), KafkaError> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition_offset(&self.topic, *partition, KafkaOffset::Offset(0))?;
+        }
+        let list = &list;
         match self.consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => self.consumer.incremental_assign(list)?,
             RebalanceProtocol::Eager | RebalanceProtocol::None => self.consumer.assign(list)?,
@@ -375,7 +382,7 @@ impl Member {
         // What the group asked for between the last poll and now.
         for rebalance in std::mem::take(&mut *lock(&self.consumer.context().rebalances)) {
             let answered = match rebalance {
-                Rebalance::Assign(partitions) => self.take_assignment(&self.list(&partitions)),
+                Rebalance::Assign(partitions) => self.take_assignment(&partitions),
                 Rebalance::Revoke { partitions, .. } => unassign(&self.consumer, &self.list(&partitions)),
             };
             if let Err(error) = answered {

@@ -109,7 +109,7 @@ impl Health for Status {
     }
 
     fn ready(&self) -> Readiness {
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.stopping.load(Ordering::Relaxed) || self.shared.downfall.has_come() {
             return Err("about to end".to_owned());
         }
         if !self.shared.board.has_joined() {

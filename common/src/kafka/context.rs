@@ -56,8 +56,11 @@ pub fn log_client_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
             tracing::error!(target: "kafka", facility, "{line}");
         }
         // A connection that fails is tried again: unexpected, and recovered from.
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if !is_noise(facility) => {
             tracing::warn!(target: "kafka", facility, "{line}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::debug!(target: "kafka", facility, "{line}");
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
             tracing::debug!(target: "kafka", facility, "{line}");
@@ -65,10 +68,20 @@ pub fn log_client_line(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
+/// Properties that another kind of client takes, and calls that are made again at once: no news.
+fn is_noise(facility: &str) -> bool {
+    matches!(facility, "CONFWARN" | "GETPID")
+}
+
 /// An error that librdkafka reports outside of any call. The end of a partition, which it calls an
-/// error as well, is none.
+/// error as well, is none; and of a broker that is away its own line tells already, once.
 pub fn log_client_error(error: &KafkaError, reason: &str) {
-    if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+    let code = error.rdkafka_error_code();
+    let is_away =
+        matches!(code, Some(RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown));
+    if is_away {
+        tracing::debug!(target: "kafka", "{error}: {reason}");
+    } else if code != Some(RDKafkaErrorCode::PartitionEOF) {
         tracing::warn!(target: "kafka", "{error}: {reason}");
     }
 }

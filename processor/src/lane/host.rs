@@ -258,7 +258,7 @@ impl Lane {
 
     fn steady(
         &mut self,
-        steadying: Box<Steadying>,
+        mut steadying: Box<Steadying>,
         look_at: Duration,
         shared: &Shared,
     ) -> Result<Phase, TakeOverError> {

@@ -36,6 +36,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a restore may go without progress before it begins anew.
 pub(crate) const NO_PROGRESS: Duration = Duration::from_secs(90);
 
+/// How long a take-over waits for somebody's transaction before it says so.
+const TELL_AFTER: Duration = Duration::from_secs(10);
+
 /// Between two looks for the last stable offset.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -59,7 +62,7 @@ pub(crate) enum TakeOverError {
     NotOurs,
     /// An open transaction of somebody else hides states.
     #[error(
-        "the state topic's last stable offset stays at {stable} of {end}: an open transaction of somebody else hides what lies between"
+        "the state topic's last stable offset stays at {stable} of {end}: an open transaction hides what lies between. If it does not end, it hangs: `kafka-transactions.sh find-hanging` names it, and `abort` ends it"
     )]
     Hidden {
         /// The last stable offset.
@@ -118,6 +121,7 @@ pub(crate) struct Steadying {
     /// The true end of the state partition.
     end: i64,
     begun: Duration,
+    has_told: bool,
 }
 
 /// States are being read.
@@ -163,11 +167,11 @@ impl Steadying {
                 })?;
         still_ours(ownership)?;
         let (_, end) = true_end(shared, transactor.names().state(), partition)?;
-        Ok(Self { transactor, end, begun })
+        Ok(Self { transactor, end, begun, has_told: false })
     }
 
     /// Whether all states are visible, that is whether they can be read now.
-    pub(crate) fn is_steady(&self, shared: &Shared, partition: i32) -> Result<bool, TakeOverError> {
+    pub(crate) fn is_steady(&mut self, shared: &Shared, partition: i32) -> Result<bool, TakeOverError> {
         let (_, stable) =
             shared.follower.fetch_watermarks(self.transactor.names().state(), partition, PATIENCE).map_err(
                 |error| TakeOverError::Kafka { what: "the last stable offset could not be read", error },
@@ -175,8 +179,16 @@ impl Steadying {
         if self.end <= stable {
             return Ok(true);
         }
+        let hidden = TakeOverError::Hidden { stable, end: self.end };
         let waited = shared.clock.mono().saturating_sub(self.begun);
-        if NO_PROGRESS < waited { Err(TakeOverError::Hidden { stable, end: self.end }) } else { Ok(false) }
+        if NO_PROGRESS < waited {
+            return Err(hidden);
+        }
+        if TELL_AFTER < waited && !self.has_told {
+            self.has_told = true;
+            tracing::warn!(partition, "waiting: {hidden}");
+        }
+        Ok(false)
     }
 
     /// Begins to read states: those that are not remembered from an earlier ownership.
