@@ -31,7 +31,7 @@ pub use section::Placed;
 pub use source::{EventIdMissing, HmacConfig, SourceConfig};
 
 use crate::event::Name;
-use crate::topics::TopicPlan;
+use crate::topics::{Topic, TopicPlan};
 use section::{Reading, Section};
 
 /// The name under which metrics count what belongs to no configured source or destination.
@@ -134,10 +134,9 @@ impl Config {
             let place = reading.place_of(key).expect("every key is asked for before relations are checked");
             reading.faults.borrow_mut().add(&place, key, what);
         };
-        let own = format!("{}.", self.kafka.topic_prefix);
         for destination in &self.destinations {
             if let DestinationKind::Kafka { topic } = &destination.kind
-                && topic.starts_with(&own)
+                && Topic::is_ours(topic, &self.kafka.topic_prefix)
             {
                 let what = format!("{topic:?} is one of Hookwell's own topics; name one of yours");
                 reading.faults.borrow_mut().add(&destination.place, "destinations.topic", what);

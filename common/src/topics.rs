@@ -46,6 +46,12 @@ impl Topic {
         }
     }
 
+    /// Whether `name` is that of one of the topics under `prefix`.
+    pub fn is_ours(name: &str, prefix: &str) -> bool {
+        let single = [Topic::Events, Topic::DeadLetters, Topic::State, Topic::Quarantine];
+        single.iter().any(|topic| topic.name(prefix) == name) || Self::retry_tier_of(name, prefix).is_some()
+    }
+
     /// The tier whose retry topic `name` is.
     pub fn retry_tier_of(name: &str, prefix: &str) -> Option<u16> {
         let tier = name.strip_prefix(prefix)?.strip_prefix(".retry.")?;
@@ -190,6 +196,13 @@ mod tests {
         {
             assert_eq!(Topic::retry_tier_of(other, "webhooks"), None, "{other}");
         }
+    }
+
+    #[test]
+    fn a_topic_of_somebody_elses_may_begin_with_the_same_word() {
+        let ours = ["webhooks.events", "webhooks.retry.3", "webhooks.dlq", "webhooks.state"];
+        assert!(ours.iter().all(|name| Topic::is_ours(name, "webhooks")));
+        assert!(!Topic::is_ours("webhooks.out", "webhooks") && !Topic::is_ours("other.events", "webhooks"));
     }
 
     #[test]
