@@ -62,7 +62,7 @@ pub(crate) enum TakeOverError {
     NotOurs,
     /// An open transaction of somebody else hides states.
     #[error(
-        "the state topic's last stable offset stays at {stable} of {end}: an open transaction hides what lies between. If it does not end, it hangs: `kafka-transactions.sh find-hanging` names it, and `abort` ends it"
+        "the state topic's last stable offset stays at {stable} of {end}: an open transaction hides what lies between. If it does not end, it hangs: `kafka-transactions.sh find-hanging` names it, and docs/adr/0016-a-kafka-that-forgets-a-marker.md says what that means"
     )]
     Hidden {
         /// The last stable offset.
