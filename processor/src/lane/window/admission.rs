@@ -10,7 +10,7 @@ use hookwell_common::time::Now;
 
 use super::{Copied, Open, Window};
 use crate::dead_letter::DeadLetterReason;
-use crate::delivery::{Arrival, Content, Delivery, Place, Target};
+use crate::delivery::{Arrival, Content, Delivery, Place, Stream, Target};
 use crate::lane::ledger::LedgerError;
 use crate::lane::recall::Recall;
 use crate::outcome::Outcome;
@@ -161,7 +161,11 @@ impl Window {
     /// What cannot be read has no id; the place at which it lies names it.
     fn undecodable(&self, place: Place, raw: RawRecord, error: DecodeError) -> Delivery {
         let origin = self.origin_of(place);
-        let id = format!("{:?}/{}/{}", place.stream, self.partition, place.offset.0);
+        let tier = match place.stream {
+            Stream::Events => 0,
+            Stream::Retry(tier) => tier.0,
+        };
+        let id = format!("{tier}/{}/{}", self.partition, place.offset.0);
         Delivery {
             key: StateKey::of("", &id, ""),
             place,
