@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::handler::Reply;
+use hookwell_tests::program::Program;
 use hookwell_tests::reader::Record;
 use hookwell_tests::sender::Sender;
+use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 use rdkafka::producer::Producer;
 use rustix::process::Signal;
@@ -34,12 +36,7 @@ fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<(
     stage.until_caught_up()?;
     frozen.signal(Signal::CONT)?;
 
-    // It is a member again, owns nothing that the heir has, and both go on.
-    wait::until("the thawed owner to be a member again", || Ok(frozen.is_ready()?.then_some(())))?;
-    stage.accept(&["two", "one"])?;
-    stage.until_caught_up()?;
-    let audit = stage.until_settled(&["one", "two"])?;
-    ensure!(audit.is_clean() && audit.done == 2, "{audit}");
+    both_go_on(&stage, &frozen)?;
     let calls = stage.handler.calls_for("one");
     ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
     ensure!(heir.stop()?.success() && frozen.stop()?.success());
@@ -60,7 +57,13 @@ fn a_frozen_owner_that_was_about_to_commit_is_fenced(common: &Common) -> Result<
     let _heir = stage.processor()?;
     ensure!(stage.until_settled(&["one"])?.is_clean());
     frozen.signal(Signal::CONT)?;
-    wait::until("the thawed owner to be a member again", || Ok(frozen.is_ready()?.then_some(())))?;
+    both_go_on(&stage, &frozen)
+}
+
+/// The thawed owner is a member again and owns nothing that its heir has; what comes now, and a copy
+/// of what the heir has settled, is settled once.
+fn both_go_on(stage: &Stage, thawed: &Program) -> Result<()> {
+    wait::until("the thawed owner to be a member again", || Ok(thawed.is_ready()?.then_some(())))?;
     stage.accept(&["two", "one"])?;
     stage.until_caught_up()?;
     let audit = stage.until_settled(&["one", "two"])?;
