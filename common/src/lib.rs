@@ -1,6 +1,7 @@
 //! What Hookwell's two programs must agree on, and nothing else.
 //!
-//! [`event`], [`record`], [`headers`], [`identity`], [`topics`] and [`time`] are pure. The shell
+//! [`event`], [`record`], [`headers`], [`identity`], [`topics`], [`rate`] and
+//! [`time`] are pure. The shell
 //! that both share is [`kafka`], [`telemetry`] and [`lifecycle`].
 
 pub mod config;
@@ -10,6 +11,7 @@ pub mod headers;
 pub mod identity;
 pub mod kafka;
 pub mod lifecycle;
+pub mod rate;
 pub mod record;
 pub mod secret;
 pub mod telemetry;

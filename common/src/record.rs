@@ -122,6 +122,16 @@ impl RawRecord {
         }
         draft.finish(self.value())
     }
+
+    /// How far a record has come, whether or not it can be read as an event; of what cannot be read
+    /// the default.
+    pub fn passage(&self) -> Passage {
+        let mut draft = Draft::default();
+        for (name, value) in &self.headers {
+            draft.take_passage(name.bytes(&self.buffer), value, &self.buffer).ok();
+        }
+        draft.passage()
+    }
 }
 
 /// What the headers of most records weigh together; more only costs a second allocation.
@@ -282,26 +292,30 @@ impl Draft {
         Ok(())
     }
 
-    fn finish(self, body: Bytes) -> Result<(Event, Passage), DecodeError> {
+    fn finish(mut self, body: Bytes) -> Result<(Event, Passage), DecodeError> {
         if !self.spec_version {
             return Err(DecodeError::Missing(names::CE_SPECVERSION));
         }
         let event = Event {
-            source: required(self.source, names::CE_SOURCE)?,
-            id: required(self.id, names::CE_ID)?,
-            kind: required(self.kind, names::CE_TYPE)?,
-            time: required(self.time, names::CE_TIME)?,
-            content_type: self.content_type,
-            traceparent: self.traceparent,
-            kept_headers: self.kept_headers,
+            source: required(self.source.take(), names::CE_SOURCE)?,
+            id: required(self.id.take(), names::CE_ID)?,
+            kind: required(self.kind.take(), names::CE_TYPE)?,
+            time: required(self.time.take(), names::CE_TIME)?,
+            content_type: self.content_type.take(),
+            traceparent: self.traceparent.take(),
+            kept_headers: std::mem::take(&mut self.kept_headers),
             body,
         };
+        Ok((event, self.passage()))
+    }
+
+    fn passage(self) -> Passage {
         let origin = match (self.original_topic, self.original_partition, self.original_offset) {
             (Some(topic), Some(partition), Some(offset)) => Some(Origin { topic, partition, offset }),
             _ => None,
         };
         let failure = self.error_class.map(|class| Failure { class, detail: self.error.unwrap_or_default() });
-        Ok((event, Passage { origin, failure, ..self.passage }))
+        Passage { origin, failure, ..self.passage }
     }
 }
 

@@ -11,8 +11,8 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Room that a record's key, headers and batch need beside its body, in bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 128 * 1024;
 
-/// Room that a retry or a dead letter needs beside the record from which it was made, in bytes: so
-/// that whatever the events topic took can be passed on.
+/// Room that a retry, a dead letter or a replay needs beside the record from which it was made, in
+/// bytes: so that whatever ingest took can be passed on.
 pub const HOP_OVERHEAD_BYTES: usize = 16 * 1024;
 
 /// For how long deletion passes over records because their segment is open: records are then not
@@ -163,8 +163,8 @@ impl TopicPlan<'_> {
         segment: Option<Duration>,
     ) -> TopicSpec {
         let hop = match topic {
-            Topic::Retry(_) | Topic::DeadLetters => HOP_OVERHEAD_BYTES,
-            Topic::Events | Topic::State | Topic::Quarantine => 0,
+            Topic::Events | Topic::Retry(_) | Topic::DeadLetters => HOP_OVERHEAD_BYTES,
+            Topic::State | Topic::Quarantine => 0,
         };
         TopicSpec {
             topic,
@@ -179,7 +179,7 @@ impl TopicPlan<'_> {
     }
 }
 
-/// The largest record that a body of at most `max_body_bytes` can become on the events topic.
+/// The largest record that ingest makes of a body of at most `max_body_bytes`.
 pub fn max_record_bytes(max_body_bytes: usize) -> usize {
     max_body_bytes.saturating_add(RECORD_OVERHEAD_BYTES)
 }

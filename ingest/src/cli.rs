@@ -1,5 +1,6 @@
 //! The command line of `ingest`: a published contract.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,6 +9,7 @@ use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::failpoint;
 use hookwell_common::kafka::ClientSettings;
 use hookwell_common::lifecycle::{Failure, conclude, print};
+use hookwell_common::rate::parse_rate;
 use hookwell_common::telemetry::{VERSION, start_logging};
 
 use crate::source::{Sources, resolve_all};
@@ -47,8 +49,8 @@ pub struct Arguments {
     count: u32,
 
     /// The most to send in a time, such as 50/s.
-    #[arg(long, value_name = "N/s", requires = "send_test")]
-    rate: Option<String>,
+    #[arg(long, value_name = "N/s", requires = "send_test", allow_hyphen_values = true, value_parser = parse_rate)]
+    rate: Option<NonZeroU32>,
 
     /// The body to send.
     #[arg(long, value_name = "FILE", requires = "send_test")]
@@ -108,7 +110,7 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
     if let Some(name) = &arguments.send_test {
         let plan = send_test::Plan {
             count: arguments.count,
-            rate: arguments.rate.as_deref().map(send_test::parse_rate).transpose()?,
+            rate: arguments.rate,
             body: arguments.body.as_deref(),
             duplicate: arguments.duplicate,
             tamper: arguments.tamper,

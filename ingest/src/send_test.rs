@@ -44,12 +44,6 @@ struct Signed {
     body: Vec<u8>,
 }
 
-/// Reads `50/s`.
-pub fn parse_rate(text: &str) -> Result<NonZeroU32, Failure> {
-    let number = text.strip_suffix("/s").unwrap_or(text);
-    number.parse().map_err(|_| Failure::Usage(format!("--rate {text:?} is not a rate such as 50/s")))
-}
-
 /// Sends what `plan` says to source `name`. The answer is no unless each answer was a 2xx.
 pub fn send(loaded: &Loaded, name: &str, plan: &Plan<'_>) -> Result<(), Failure> {
     let source = loaded.source(name)?;

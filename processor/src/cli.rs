@@ -14,13 +14,15 @@ use hookwell_common::telemetry::{VERSION, start_logging};
 
 use crate::handle::http::HttpHandler;
 use crate::handle::{Handler, Handlers};
-use crate::run;
+use crate::replay::arguments::DeadLetterArguments;
 use crate::setup::resolve_handlers;
+use crate::{replay, run};
 
 /// Delivers accepted webhooks: deduplicated, retried, dead-lettered, exactly once inside Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "processor", version = VERSION)]
-#[command(group = ArgGroup::new("command").args(["check_config", "create_topics"]))]
+#[command(group = ArgGroup::new("command").args(["check_config", "create_topics", "list_dlq", "replay_dlq"]))]
+#[command(group = ArgGroup::new("dead_letters").args(["list_dlq", "replay_dlq"]))]
 struct Arguments {
     /// The configuration, one TOML file for both programs.
     #[arg(long, value_name = "FILE", default_value = "hookwell.toml")]
@@ -33,6 +35,17 @@ struct Arguments {
     /// Create the topics that are missing; what exists is not changed.
     #[arg(long)]
     create_topics: bool,
+
+    /// List what lies in the dead letter topic and is still dead.
+    #[arg(long)]
+    list_dlq: bool,
+
+    /// Deliver dead letters again.
+    #[arg(long)]
+    replay_dlq: bool,
+
+    #[command(flatten)]
+    dead_letters: DeadLetterArguments,
 }
 
 /// A processor, with handlers of one's own for destinations of kind `custom`.
@@ -114,6 +127,12 @@ impl Processor {
         start_logging(loaded.config.log);
         if arguments.create_topics {
             return create_topics(&loaded);
+        }
+        if arguments.list_dlq {
+            return replay::list(&loaded.config, &loaded.clients, &arguments.dead_letters, clock);
+        }
+        if arguments.replay_dlq {
+            return replay::replay(&loaded.config, &loaded.clients, &arguments.dead_letters, clock);
         }
         run::run(loaded, clock, load)
     }

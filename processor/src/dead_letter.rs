@@ -42,6 +42,11 @@ impl DeadLetterReason {
         }
     }
 
+    /// The reason with this word.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.label() == label)
+    }
+
     /// The number in state records; frozen.
     pub fn code(self) -> u8 {
         match self {

@@ -7,6 +7,8 @@
 //! [`outcome`], [`settle`], [`retry`], [`dead_letter`], [`flood_guard`], [`pace`], and the heart of
 //! a lane, [`lane::window`] with [`lane::ledger`]. Around them is the shell.
 
+pub mod replay;
+
 mod poll;
 
 mod feed;

@@ -221,6 +221,16 @@ group_id = \"{}\"
         self.start(&self.binaries.processor, "processor", failpoints, &format!("127.0.0.1:{}", free_port()?))
     }
 
+    /// Starts the processor with `arguments` that have it do something else and end by itself. What
+    /// it prints is in its log.
+    pub fn start_command(&self, arguments: &[&str]) -> Result<Program> {
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let (log, config) = (self.folder.path().join(format!("command-{number}.log")), self.config());
+        let config = config.to_string_lossy();
+        let arguments = [&["--config", &*config], arguments].concat();
+        Program::start(&self.binaries.processor, &arguments, &[], &log, "")
+    }
+
     fn start(&self, binary: &Path, name: &str, failpoints: &str, admin: &str) -> Result<Program> {
         let log =
             self.folder.path().join(format!("{name}-{}.log", self.started.fetch_add(1, Ordering::Relaxed)));

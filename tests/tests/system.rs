@@ -10,6 +10,7 @@ mod system {
     pub(crate) mod kafka_away;
     pub(crate) mod ownership;
     pub(crate) mod receiving;
+    pub(crate) mod replaying;
     pub(crate) mod rude_clients;
     pub(crate) mod strange_records;
 }
@@ -92,6 +93,7 @@ fn main() -> Result<ExitCode> {
         ("kafka_away", system::kafka_away::TESTS),
         ("ownership", system::ownership::TESTS),
         ("receiving", system::receiving::TESTS),
+        ("replaying", system::replaying::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];

@@ -107,6 +107,33 @@ impl ClientSettings {
         self.seal(config, "hookwell-follower")
     }
 
+    /// A consumer that reads whole partitions for a command, and never joins the group.
+    pub fn topic_reader(&self, group_id: &str) -> ClientConfig {
+        let mut config = self.base();
+        self.consumer(&mut config, group_id);
+        config
+            .set("isolation.level", "read_committed")
+            // A partition is read to its end, and then the next.
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10");
+        self.seal(config, "hookwell-reader")
+    }
+
+    /// The producer of replays: many records, none of them urgent.
+    pub fn replay_producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        self.producer(&mut config);
+        config
+            // What lies on a topic must be passed on, also where today's limit is lower.
+            .set("message.max.bytes", "1000000000")
+            // Kafka that is away for longer ends the command.
+            .set("message.timeout.ms", "30000")
+            // Bounds memory: reading waits for the acknowledgements.
+            .set("queue.buffering.max.messages", "100000")
+            .set("queue.buffering.max.kbytes", "65536");
+        self.seal(config, "hookwell-replay")
+    }
+
     /// A consumer that reads nothing, and sees the true end of a partition: under
     /// `read_committed` an open transaction hides what was committed after it began.
     pub fn watermarks(&self) -> ClientConfig {

@@ -212,7 +212,9 @@ impl StateTable {
             Status::Done => self.expiry.dedupe_window,
             // Refreshed by each attempt or by a sweep; what is older than its record on Kafka can
             // be has lost that.
-            Status::Retrying { .. } | Status::Dead => self.expiry.dedupe_window + Duration::from_secs(86_400),
+            Status::Retrying { .. } | Status::Dead => {
+                self.expiry.dedupe_window.saturating_add(Duration::from_secs(86_400))
+            }
         };
         Timestamp::from_seconds(u64::from(entry.updated)).plus(window) <= now
     }

@@ -142,7 +142,7 @@ impl Window {
     }
 
     fn delivery(&self, event: &Arc<Event>, passage: &Passage, place: Place, target: Target) -> Delivery {
-        let reason = passage.failure.as_ref();
+        let failure = passage.failure.as_ref();
         Delivery {
             key: StateKey::of(&event.source, &event.id, &target.name()),
             place,
@@ -152,9 +152,7 @@ impl Window {
             first_failed_at: passage.first_failed_at,
             not_before: passage.not_before,
             origin: passage.origin.clone().unwrap_or_else(|| self.origin_of(place)),
-            replayed_from: reason.and_then(|failure| {
-                DeadLetterReason::ALL.into_iter().find(|reason| reason.label() == &*failure.class)
-            }),
+            replayed_from: failure.and_then(|failure| DeadLetterReason::from_label(&failure.class)),
         }
     }
 

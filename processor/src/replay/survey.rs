@@ -1,0 +1,204 @@
+//! Reads the dead letter topic beside the state topic, a partition at a time, so that memory holds
+//! the states of one partition whatever the topics hold.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hookwell_common::kafka::{ClientSettings, LoggingContext, copy_record, log_client_error};
+use hookwell_common::lifecycle::{Clock, Failure};
+use hookwell_common::time::Timestamp;
+use hookwell_common::topics::Topic;
+use rdkafka::config::FromClientConfigAndContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::letter::DeadLetter;
+use super::standing::Standing;
+use crate::state::{Expiry, StateError, StateTable, decode};
+
+/// How long Kafka may give neither a record nor an end.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a poll waits: the longest that a wish to stop waits.
+const POLL: Duration = Duration::from_millis(100);
+
+/// Whether anybody wants the command to stop.
+pub(crate) type Stopping = Arc<AtomicBool>;
+
+/// Both topics of one installation, and how far they reach.
+pub(crate) struct Survey {
+    letters: PartitionReader,
+    states: PartitionReader,
+    /// The first offset of each partition of the dead letter topic, and the end as it was when the
+    /// command began: what dies later is another run's.
+    extents: Vec<(i64, i64)>,
+}
+
+/// Reads partitions of one topic from their beginning. It reads no other topic, for the end of a
+/// partition that librdkafka tells names no topic.
+struct PartitionReader {
+    consumer: BaseConsumer<LoggingContext>,
+    topic: String,
+    clock: Clock,
+    stopping: Stopping,
+}
+
+impl Survey {
+    /// Looks how far the topics under `prefix` reach.
+    pub(crate) fn begin(
+        clients: &ClientSettings,
+        group_id: &str,
+        prefix: &str,
+        partitions: i32,
+        clock: Clock,
+        stopping: &Stopping,
+    ) -> Result<Self, Failure> {
+        let reader =
+            |topic: Topic| PartitionReader::new(clients, group_id, topic.name(prefix), clock, stopping);
+        let letters = reader(Topic::DeadLetters)?;
+        let extents = (0..partitions).map(|partition| letters.extent(partition)).collect::<Result<_, _>>()?;
+        Ok(Self { letters, states: reader(Topic::State)?, extents })
+    }
+
+    /// How many offsets there are to read.
+    pub(crate) fn length(&self) -> u64 {
+        self.extents.iter().map(|(start, end)| distance(*start, *end)).sum()
+    }
+
+    /// Hands each dead letter to `visit`, with where its delivery stands, and with the number of
+    /// offsets that were read so far. Ends early where `visit` or somebody outside says so.
+    pub(crate) fn read(
+        &self,
+        mut visit: impl FnMut(DeadLetter, Standing, u64) -> ControlFlow<()>,
+    ) -> Result<(), Failure> {
+        let mut before = 0;
+        for (partition, (start, end)) in (0..).zip(&self.extents) {
+            if start < end {
+                let Some(states) = self.states_of(partition)? else { break };
+                let flow = self.letters.read(partition, *end, |message| {
+                    let letter = letter(message);
+                    let state = letter.key().and_then(|key| states.get(&key, Timestamp::default()));
+                    let standing = Standing::of(&letter, state.as_ref());
+                    Ok(visit(letter, standing, before + distance(*start, message.offset() + 1)))
+                })?;
+                if flow.is_break() {
+                    break;
+                }
+            }
+            before += distance(*start, *end);
+        }
+        Ok(())
+    }
+
+    /// The newest state of each delivery. None expires here: a replay that succeeded is remembered for
+    /// as long as its record lies on Kafka. `None` where somebody wants the command to stop.
+    fn states_of(&self, partition: i32) -> Result<Option<StateTable>, Failure> {
+        let forever = Expiry { dedupe_window: Duration::MAX, dead_letter_retention: Duration::MAX };
+        let mut table = StateTable::new(forever);
+        let (_, end) = self.states.extent(partition)?;
+        let flow = self.states.read(partition, end, |message| {
+            let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
+            match decode(key, value) {
+                Ok((key, Some(state))) => table.put(key, state),
+                Ok((key, None)) => table.remove(&key),
+                Err(StateError::Birth | StateError::ForeignKey) => {}
+                Err(error @ (StateError::UnknownVersion(_) | StateError::Damaged)) => {
+                    return Err(Failure::Kafka(format!(
+                        "the state record at {}/{partition}/{} cannot be read: {error}",
+                        self.states.topic,
+                        message.offset()
+                    )));
+                }
+            }
+            Ok(ControlFlow::Continue(()))
+        })?;
+        Ok(flow.is_continue().then_some(table))
+    }
+}
+
+impl PartitionReader {
+    fn new(
+        clients: &ClientSettings,
+        group_id: &str,
+        topic: String,
+        clock: Clock,
+        stopping: &Stopping,
+    ) -> Result<Self, Failure> {
+        let config = clients.topic_reader(group_id);
+        let consumer = BaseConsumer::from_config_and_context(&config, LoggingContext::default())
+            .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
+        Ok(Self { consumer, topic, clock, stopping: Arc::clone(stopping) })
+    }
+
+    /// The first offset, and that after the last committed record.
+    fn extent(&self, partition: i32) -> Result<(i64, i64), Failure> {
+        self.consumer
+            .fetch_watermarks(&self.topic, partition, PATIENCE)
+            .map_err(|error| self.failure(partition, &error))
+    }
+
+    /// Hands each committed record before `end` to `visit`; breaks off where that or somebody outside
+    /// says so.
+    fn read(
+        &self,
+        partition: i32,
+        end: i64,
+        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, Failure>,
+    ) -> Result<ControlFlow<()>, Failure> {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(&self.topic, partition, Offset::Beginning)
+            .and_then(|()| self.consumer.assign(&assignment))
+            .map_err(|error| self.failure(partition, &error))?;
+        let mut seen = self.clock.mono();
+        while !self.stopping.load(Ordering::Relaxed) {
+            match self.consumer.poll(POLL) {
+                Some(Ok(message)) if message.partition() != partition => {}
+                Some(Ok(message)) => {
+                    if end <= message.offset() {
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                    if visit(&message)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                    seen = self.clock.mono();
+                    // The end may be a marker, which nobody is shown; this saves the wait in most cases.
+                    if end == message.offset() + 1 {
+                        return Ok(ControlFlow::Continue(()));
+                    }
+                }
+                Some(Err(KafkaError::PartitionEOF(at))) if at == partition => {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                Some(Err(error)) => log_client_error(&error, "met while reading"),
+                None => {}
+            }
+            if PATIENCE < self.clock.mono().saturating_sub(seen) {
+                return Err(Failure::Kafka(format!(
+                    "{}/{partition} could not be read: Kafka has given nothing for {} s",
+                    self.topic,
+                    PATIENCE.as_secs()
+                )));
+            }
+        }
+        Ok(ControlFlow::Break(()))
+    }
+
+    fn failure(&self, partition: i32, error: &KafkaError) -> Failure {
+        Failure::Kafka(format!("{}/{partition} could not be read: {error}", self.topic))
+    }
+}
+
+fn letter(message: &BorrowedMessage<'_>) -> DeadLetter {
+    let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
+    let dead_at = Timestamp::from_millis(millis.unwrap_or_default());
+    DeadLetter::read(&copy_record(message), message.partition(), message.offset(), dead_at)
+}
+
+fn distance(start: i64, end: i64) -> u64 {
+    u64::try_from(end.saturating_sub(start)).unwrap_or_default()
+}
