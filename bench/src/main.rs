@@ -12,6 +12,7 @@ mod ingest;
 mod load;
 mod processor;
 mod record;
+mod replay;
 mod report;
 mod state;
 
@@ -38,6 +39,8 @@ enum What {
     Processor(processor::Plan),
     /// Remembered ids: what they weigh, and how long it takes to restore them
     State(state::Plan),
+    /// Dead letters: what it costs to list and to replay them
+    Replay(replay::Plan),
     /// One of the floors, as a process of its own
     #[command(subcommand, hide = true)]
     Floor(Floor),
@@ -59,6 +62,7 @@ fn run(what: What) -> Result<()> {
         What::Ingest(plan) => measured(|| plan.run()),
         What::Processor(plan) => measured(|| plan.run()),
         What::State(plan) => measured(|| plan.run()),
+        What::Replay(plan) => measured(|| plan.run()),
     }
 }
 

@@ -33,9 +33,9 @@ pub(crate) fn body(id: &str, bytes: usize) -> Vec<u8> {
     body
 }
 
-/// The headers of an event as ingest writes them.
-pub(crate) fn headers(id: &str) -> OwnedHeaders {
-    let event = Event {
+/// An event whose body is written apart.
+pub(crate) fn event(id: &str) -> Event {
+    Event {
         source: ByteString::from_static(SOURCE),
         id: ByteString::from(id),
         kind: ByteString::from_static("push"),
@@ -44,8 +44,12 @@ pub(crate) fn headers(id: &str) -> OwnedHeaders {
         traceparent: Some(Identity::of(SOURCE, id).traceparent().into()),
         kept_headers: vec![(ByteString::from_static("x-github-event"), Bytes::from_static(b"push"))],
         body: Bytes::new(),
-    };
-    headers_of(&event, &Passage::default())
+    }
+}
+
+/// The headers of an event as ingest writes them.
+pub(crate) fn headers(id: &str) -> OwnedHeaders {
+    headers_of(&event(id), &Passage::default())
 }
 
 /// What a backlog holds.
@@ -83,22 +87,45 @@ impl Backlog {
 
     /// Puts it on `topic`, and waits until all of it is there.
     pub(crate) fn write(&self, reader: &Reader, topic: &str) -> Result<()> {
-        let reports = Arc::new(AtomicU64::new(0));
-        let mut config = reader.config();
-        config
-            .set("enable.idempotence", "true")
-            .set("linger.ms", "5")
-            .set("queue.buffering.max.messages", "200000");
-        let producer: ThreadedProducer<Count> = config.create_with_context(Count(Arc::clone(&reports)))?;
+        let bulk = Bulk::begin(reader)?;
         for at in 0..self.records {
             let id = event_id(&self.run, self.first + self.event(at));
             let (key, value) = (record_key(SOURCE, &id), body(&id, self.bytes));
             let partition = Identity::of(SOURCE, &id).partition(self.partitions);
             let record = BaseRecord::to(topic).partition(partition).key(&key).payload(&value);
-            send(&producer, record.headers(headers(&id)))?;
+            bulk.put(record.headers(headers(&id)))?;
         }
-        producer.flush(Duration::from_secs(120))?;
-        let (stored, records) = (reports.load(Ordering::Relaxed), self.records);
+        bulk.end(self.records)
+    }
+}
+
+/// Puts many records on topics.
+pub(crate) struct Bulk {
+    producer: ThreadedProducer<Count>,
+    stored: Arc<AtomicU64>,
+}
+
+impl Bulk {
+    /// Nothing is there yet.
+    pub(crate) fn begin(reader: &Reader) -> Result<Self> {
+        let stored = Arc::new(AtomicU64::new(0));
+        let mut config = reader.config();
+        config
+            .set("enable.idempotence", "true")
+            .set("linger.ms", "5")
+            .set("queue.buffering.max.messages", "200000");
+        Ok(Self { producer: config.create_with_context(Count(Arc::clone(&stored)))?, stored })
+    }
+
+    /// Puts one there.
+    pub(crate) fn put(&self, record: BaseRecord<'_, Vec<u8>, Vec<u8>>) -> Result<()> {
+        send(&self.producer, record)
+    }
+
+    /// Waits until all `records` are there.
+    pub(crate) fn end(self, records: u64) -> Result<()> {
+        self.producer.flush(Duration::from_secs(120))?;
+        let stored = self.stored.load(Ordering::Relaxed);
         ensure!(stored == records, "{stored} of {records} records were stored");
         Ok(())
     }

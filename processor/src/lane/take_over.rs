@@ -297,7 +297,7 @@ impl Restoring {
         let start = frontiers.get(&Stream::Events).map(|frontier| frontier.0);
         let mut window = Window::new(Beginning {
             partition,
-            events_topic: names.events().into(),
+            topic_prefix: shared.settings.topic_prefix.as_str().into(),
             table: self.table,
             frontiers,
             birth: self.end == 0,

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytestring::ByteString;
 use hookwell_common::time::{Now, Timestamp};
+use hookwell_common::topics::Topic;
 
 use super::batch::{Batch, Commit};
 use super::ledger::{Frontier, Ledger, LedgerError};
@@ -40,6 +41,7 @@ const MAX_SPAN: usize = 200_000;
 #[derive(Debug)]
 pub struct Window {
     partition: i32,
+    topic_prefix: ByteString,
     events_topic: ByteString,
     table: StateTable,
     ledgers: BTreeMap<Stream, Ledger>,
@@ -75,8 +77,8 @@ pub struct Completion {
 pub struct Beginning {
     /// The partition.
     pub partition: i32,
-    /// The full name of the events topic.
-    pub events_topic: ByteString,
+    /// What all topics begin with.
+    pub topic_prefix: ByteString,
     /// The restored states.
     pub table: StateTable,
     /// How far each topic was read.
@@ -129,7 +131,8 @@ impl Window {
             beginning.frontiers.iter().map(|(stream, start)| (*stream, Ledger::new(*start))).collect();
         Self {
             partition: beginning.partition,
-            events_topic: beginning.events_topic,
+            events_topic: Topic::Events.name(&beginning.topic_prefix).into(),
+            topic_prefix: beginning.topic_prefix,
             table: beginning.table,
             ledgers,
             open: HashMap::new(),

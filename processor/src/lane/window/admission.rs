@@ -7,6 +7,7 @@ use hookwell_common::config::Unrouted;
 use hookwell_common::event::Event;
 use hookwell_common::record::{DecodeError, Origin, Passage, RawRecord};
 use hookwell_common::time::Now;
+use hookwell_common::topics::Topic;
 
 use super::{Copied, Open, Window};
 use crate::dead_letter::DeadLetterReason;
@@ -178,6 +179,10 @@ impl Window {
     }
 
     fn origin_of(&self, place: Place) -> Origin {
-        Origin { topic: self.events_topic.clone(), partition: self.partition, offset: place.offset.0 }
+        let topic = match place.stream {
+            Stream::Events => self.events_topic.clone(),
+            Stream::Retry(tier) => Topic::Retry(tier.0).name(&self.topic_prefix).into(),
+        };
+        Origin { topic, partition: self.partition, offset: place.offset.0 }
     }
 }

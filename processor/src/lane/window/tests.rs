@@ -240,7 +240,7 @@ fn beginning(log: &Log, recollection: Recollection, flood_guard: u32) -> Beginni
     let start = |stream: Stream| (stream, Frontier(log.offsets.get(&stream).copied().unwrap_or_default()));
     Beginning {
         partition: 3,
-        events_topic: "webhooks.events".into(),
+        topic_prefix: "webhooks".into(),
         table: log.table(),
         frontiers: [Stream::Events, Stream::Retry(Tier(1)), Stream::Retry(Tier(2))].map(start).into(),
         birth: false,
@@ -462,6 +462,18 @@ fn what_cannot_be_read_is_a_dead_letter_with_its_bytes_and_headers() {
     assert_eq!(world.log.dead[0].value().as_ref(), b"\xff\x00");
     assert!(world.log.dead[0].headers().any(|(name, value)| name == "x" && value == "1"));
     assert_eq!(world.log.offsets[&Stream::Events], 1);
+}
+
+#[test]
+fn what_cannot_be_read_is_found_again_by_the_topic_that_it_came_from() {
+    let mut world = World::new();
+    let foreign = || RawRecord::copy(None, b"?", std::iter::empty());
+    world.log.events.push((foreign(), world.now.wall));
+    world.log.retries.entry(Tier(1)).or_default().push((foreign(), world.now.wall));
+    world.read();
+    world.commit();
+    let origins = world.log.dead.iter().map(|letter| letter.passage().origin.unwrap().topic);
+    assert_eq!(origins.collect::<Vec<_>>(), ["webhooks.events", "webhooks.retry.1"]);
 }
 
 #[test]
