@@ -11,6 +11,7 @@ mod system {
     pub(crate) mod ownership;
     pub(crate) mod receiving;
     pub(crate) mod rude_clients;
+    pub(crate) mod scaling;
     pub(crate) mod strange_records;
 }
 
@@ -93,6 +94,7 @@ fn main() -> Result<ExitCode> {
         ("ownership", system::ownership::TESTS),
         ("receiving", system::receiving::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
+        ("scaling", system::scaling::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {
