@@ -13,6 +13,7 @@ mod load;
 mod processor;
 mod record;
 mod report;
+mod scale;
 mod state;
 
 use std::process::{Command, ExitCode};
@@ -36,6 +37,8 @@ enum What {
     Ingest(ingest::Plan),
     /// A backlog: ours, and a loop of bare transactions
     Processor(processor::Plan),
+    /// Processors: what more of them bring, and how long partitions stand still when one comes or goes
+    Scale(scale::Plan),
     /// Remembered ids: what they weigh, and how long it takes to restore them
     State(state::Plan),
     /// One of the floors, as a process of its own
@@ -58,6 +61,7 @@ fn run(what: What) -> Result<()> {
         What::Floor(floor) => floor.run(),
         What::Ingest(plan) => measured(|| plan.run()),
         What::Processor(plan) => measured(|| plan.run()),
+        What::Scale(plan) => measured(|| plan.run()),
         What::State(plan) => measured(|| plan.run()),
     }
 }
