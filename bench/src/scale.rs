@@ -19,7 +19,7 @@ use crate::report::complain;
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Plan {
     /// How often each change of the group is made
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=100))]
     rounds: u64,
     /// How often each number of processors takes its turn at a backlog
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(0..=100))]
@@ -45,7 +45,9 @@ impl Plan {
     /// Measures, and prints the figures.
     pub(crate) fn run(&self) -> Result<()> {
         let broker = Broker::start()?;
-        hand_over::measure(self, &broker)?;
+        if 0 < self.rounds {
+            hand_over::measure(self, &broker)?;
+        }
         if 0 < self.turns {
             backlog::measure(self, &broker)?;
         }
