@@ -50,6 +50,11 @@ impl Broker {
         self.kafka.bootstrap_servers()
     }
 
+    /// Topics, a configuration and the two programs, as `settings` say.
+    pub(crate) fn set(&self, settings: Settings) -> Result<Stage> {
+        Stage::set(&self.kafka, &self.binaries, settings)
+    }
+
     /// Topics, a configuration and the two programs, for one source called `github`. Its events are
     /// forwarded to the topic that [`forward_topic`] names, which is created.
     pub(crate) fn stage(&self, partitions: u32, more: &More) -> Result<Stage> {

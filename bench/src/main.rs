@@ -14,6 +14,7 @@ mod processor;
 mod record;
 mod replay;
 mod report;
+mod scale;
 mod state;
 
 use std::process::{Command, ExitCode};
@@ -37,6 +38,8 @@ enum What {
     Ingest(ingest::Plan),
     /// A backlog: ours, and a loop of bare transactions
     Processor(processor::Plan),
+    /// Processors: what more of them bring, and how long partitions stand still when one comes or goes
+    Scale(scale::Plan),
     /// Remembered ids: what they weigh, and how long it takes to restore them
     State(state::Plan),
     /// Dead letters: what it costs to list and to replay them
@@ -61,6 +64,7 @@ fn run(what: What) -> Result<()> {
         What::Floor(floor) => floor.run(),
         What::Ingest(plan) => measured(|| plan.run()),
         What::Processor(plan) => measured(|| plan.run()),
+        What::Scale(plan) => measured(|| plan.run()),
         What::State(plan) => measured(|| plan.run()),
         What::Replay(plan) => measured(|| plan.run()),
     }

@@ -144,7 +144,7 @@ pub(crate) fn until_settled(processor: &Program, count: u64) -> Result<u64> {
 }
 
 /// All settlements and dropped copies so far, with one question.
-fn settled(processor: &Program) -> Result<u64> {
+pub(crate) fn settled(processor: &Program) -> Result<u64> {
     let text = processor.metrics()?;
     let of_both = |line: &&str| {
         ["hookwell_processor_settlements_total{", "hookwell_processor_duplicates_total{"]

@@ -35,6 +35,10 @@ use hosts::Hosts;
 /// How long a poll waits where there is nothing: the longest that a lane's report waits.
 const IDLE_POLL: Duration = Duration::from_millis(20);
 
+/// How often librdkafka is asked something. It only looks whether a heartbeat is due, or what the
+/// group asks for next, when something wakes it: in a member that has nothing to do, once a second.
+const WAKE: Duration = Duration::from_millis(50);
+
 /// Records that are polled before they are handed on.
 const BURST: usize = 2_000;
 
@@ -57,6 +61,7 @@ pub(crate) struct Member {
     hosts: Hosts,
     revoking: Option<Revoking>,
     epochs: u64,
+    woken_at: Duration,
 }
 
 /// A partition that the group gave us.
@@ -91,7 +96,17 @@ impl Member {
     pub(crate) fn new(shared: Arc<Shared>, topic: String, reports: Receiver<Report>) -> Self {
         let consumer = Arc::clone(&shared.member);
         let hosts = Hosts::new(Arc::clone(&shared));
-        Self { shared, consumer, topic, reports, owned: BTreeMap::new(), hosts, revoking: None, epochs: 0 }
+        Self {
+            shared,
+            consumer,
+            topic,
+            reports,
+            owned: BTreeMap::new(),
+            hosts,
+            revoking: None,
+            epochs: 0,
+            woken_at: Duration::ZERO,
+        }
     }
 
     /// Joins, and polls until `stopping` says so; then hands everything back.
@@ -115,6 +130,7 @@ impl Member {
         self.shared.board.member().beat(now);
         let steady = self.consumer.context().steady.load(Ordering::Relaxed);
         self.shared.board.set_joined(steady);
+        self.wake_librdkafka(now);
         self.poll();
         let rebalances = std::mem::take(&mut *lock(&self.consumer.context().rebalances));
         for rebalance in rebalances {
@@ -129,6 +145,13 @@ impl Member {
         self.finish_revocation();
         self.begin_reading();
         self.flush();
+    }
+
+    fn wake_librdkafka(&mut self, now: Duration) {
+        if WAKE <= now.saturating_sub(self.woken_at) {
+            self.woken_at = now;
+            drop(self.consumer.group_metadata());
+        }
     }
 
     fn poll(&mut self) {

@@ -90,7 +90,7 @@ pub fn audit(
                 Some(Status::Dead) => audit.dead += 1,
                 Some(Status::Retrying) | None => audit.untold.push(event.clone()),
             }
-            if settled_twice(history.states(&event.0, &event.1, &destination)) {
+            if history.is_settled_twice(&event.0, &event.1, &destination) {
                 audit.doubled.push(event.clone());
             }
         }
@@ -117,6 +117,11 @@ impl History {
     /// What was decided last of the delivery of event `id` of `source` to `destination`.
     pub fn status(&self, source: &str, id: &str, destination: &str) -> Option<Status> {
         self.states(source, id, destination).last().map(|state| state.status)
+    }
+
+    /// Whether that delivery was settled twice in one generation.
+    pub fn is_settled_twice(&self, source: &str, id: &str, destination: &str) -> bool {
+        settled_twice(self.states(source, id, destination))
     }
 
     fn states(&self, source: &str, id: &str, destination: &str) -> &[State] {

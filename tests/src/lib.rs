@@ -6,6 +6,7 @@
 pub mod auditor;
 pub mod handler;
 pub mod kafka;
+pub mod load;
 pub mod program;
 pub mod reader;
 pub mod sender;

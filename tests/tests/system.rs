@@ -12,6 +12,7 @@ mod system {
     pub(crate) mod receiving;
     pub(crate) mod replaying;
     pub(crate) mod rude_clients;
+    pub(crate) mod scaling;
     pub(crate) mod strange_records;
 }
 
@@ -95,6 +96,7 @@ fn main() -> Result<ExitCode> {
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
+        ("scaling", system::scaling::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {

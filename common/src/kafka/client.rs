@@ -85,9 +85,9 @@ impl ClientSettings {
                 .set("partition.assignment.strategy", "cooperative-sticky")
                 // A dead member's partitions move after this long.
                 .set("session.timeout.ms", "10000")
-                // Members learn of a rebalance with their next heartbeat: the default of 3 s makes
-                // each hand-over take twice that (measured).
-                .set("heartbeat.interval.ms", "500");
+                // Members learn of a rebalance with their next heartbeat, and a hand-over takes two of
+                // them: the default of 3 s makes it last six (measured).
+                .set("heartbeat.interval.ms", "250");
         }
         self.seal(config, "hookwell-member")
     }

@@ -34,6 +34,10 @@ use crate::retry::Tier;
 /// coordinator is away; the watchdog does.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long one call waits until a producer is fenced in. Where no broker is connected yet, or the
+/// last owner's transaction is still being ended, librdkafka itself looks again after half a second.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 /// Between two looks for delivery reports.
 const REPORT_PAUSE: Duration = Duration::from_micros(100);
 
@@ -130,7 +134,7 @@ impl Transactor {
     ) -> Result<Self, KafkaError> {
         let config = settings.transactional_producer(&format!("{group_id}-{partition}"));
         let producer = BaseProducer::from_config_and_context(&config, Reports::default())?;
-        producer.init_transactions(timeout)?;
+        fence(&producer, timeout)?;
         Ok(Self { producer, names, partition })
     }
 
@@ -294,6 +298,18 @@ impl Transactor {
         match self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)) {
             Ok(()) => CommitError::Aborted(cause),
             Err(error) => CommitError::ProducerLost(error),
+        }
+    }
+}
+
+/// Has `producer` fence every earlier one of its id, and abort what that left open. Librdkafka goes
+/// on in the background when a call times out, and the next call has it look again at once.
+fn fence(producer: &BaseProducer<Reports>, timeout: Duration) -> Result<(), KafkaError> {
+    let mut left = timeout;
+    loop {
+        match producer.init_transactions(ASK_AGAIN) {
+            Err(error) if ASK_AGAIN < left && verdict(&error) == Verdict::Again => left -= ASK_AGAIN,
+            result => return result,
         }
     }
 }

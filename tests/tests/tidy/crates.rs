@@ -15,8 +15,9 @@ const MAY_DEPEND_ON: [(&str, &[&str]); 5] = [
     ("ingest", &["common"]),
     ("processor", &["common"]),
     ("tests", &["common", "ingest", "processor"]),
-    // Measures the same programs on the same Kafka as the tests do, and ships as little.
-    ("bench", &["common", "tests"]),
+    // Measures the same programs on the same Kafka as the tests do, and ships as little; writes states
+    // in bulk.
+    ("bench", &["common", "processor", "tests"]),
 ];
 
 fn manifest(krate: &str) -> Result<Table> {

@@ -1,7 +1,6 @@
 //! The kill test: load from three senders while programs and Kafka are killed and frozen, and then
 //! the count of what was lost, doubled or called twice.
 
-mod load;
 mod recovery;
 
 use std::collections::BTreeSet;
@@ -17,12 +16,12 @@ use hookwell_common::lifecycle::Clock;
 use hookwell_tests::auditor::Audit;
 use hookwell_tests::handler::{Call, HttpHandler, Reply};
 use hookwell_tests::kafka::{Kafka, project};
+use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::program::Program;
 use hookwell_tests::stage::{Binaries, Settings, Stage};
 use hookwell_tests::wait;
 use rustix::process::Signal;
 
-use load::Load;
 use recovery::Fault;
 
 /// Kills programs under load, and counts.
@@ -51,7 +50,8 @@ fn main() -> Result<ExitCode> {
     let stage = Stage::set(&kafka, &binaries(folder), settings())?;
     stage.handler.answer(answer);
 
-    let load = Load::start(stage.port, arguments.events)?;
+    let plan = Plan { events: arguments.events, connections: 2, pause: Duration::from_millis(12) };
+    let load = Load::start(stage.port, plan)?;
     let faults = strike(&stage, &load, Duration::from_secs(arguments.every))?;
     let accepted = load.accepted();
     say("everything is sent; waiting until all is settled");

@@ -1,0 +1,136 @@
+//! Steady load: senders that each send until they are heard. A 503, a refused connection and a broken
+//! one make them send the same event again. One event in ten is sent twice although it was accepted.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow};
+use hookwell_common::lifecycle::spawn_thread;
+
+use crate::sender::{Sender, post_until_accepted};
+use crate::wait;
+
+const SENDERS: [Sender; 3] = [Sender::GitHub, Sender::Stripe, Sender::Shopify];
+
+/// How much is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Events to be sent at most, copies not counted.
+    pub events: usize,
+    /// Connections of each of the three senders.
+    pub connections: usize,
+    /// How long a connection waits between two events.
+    pub pause: Duration,
+}
+
+/// The load under way.
+#[derive(Debug)]
+pub struct Load {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<Result<()>>>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    port: u16,
+    plan: Plan,
+    go: AtomicBool,
+    stop: AtomicBool,
+    next: AtomicUsize,
+    accepted: Mutex<BTreeSet<(String, String)>>,
+}
+
+impl Load {
+    /// Senders to the ingest on `port` that wait for [`Load::go`].
+    pub fn start(port: u16, plan: Plan) -> Result<Self> {
+        let shared = Arc::new(Shared {
+            port,
+            plan,
+            go: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            next: AtomicUsize::new(0),
+            accepted: Mutex::default(),
+        });
+        let thread = |number| {
+            let shared = Arc::clone(&shared);
+            spawn_thread(format!("sender-{number}"), move || shared.send())
+        };
+        let threads = (0..SENDERS.len() * plan.connections).map(thread).collect::<std::io::Result<_>>()?;
+        Ok(Self { shared, threads: Mutex::new(threads) })
+    }
+
+    /// Has the senders begin.
+    pub fn go(&self) {
+        self.shared.go.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether everything is sent.
+    pub fn is_through(&self) -> bool {
+        self.shared.plan.events <= self.sent()
+    }
+
+    /// How many events heard a 200.
+    pub fn sent(&self) -> usize {
+        self.shared.accepted.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Waits until so many more events heard a 200.
+    pub fn until_sent(&self, more: usize) -> Result<()> {
+        let enough = self.sent() + more;
+        wait::until("events to be accepted", || Ok((enough <= self.sent()).then_some(())))
+    }
+
+    /// Every event that heard a 200.
+    pub fn accepted(&self) -> BTreeSet<(String, String)> {
+        self.shared.accepted.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits for the senders.
+    pub fn join(&self) -> Result<()> {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.drain(..).try_for_each(|thread| thread.join().map_err(|_| anyhow!("a sender panicked"))?)
+    }
+
+    /// Ends it once what is under way is accepted, and gives every event that heard a 200.
+    pub fn stop(&self) -> Result<BTreeSet<(String, String)>> {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.go();
+        self.join()?;
+        Ok(self.accepted())
+    }
+}
+
+/// A test that failed must not leave senders behind that wait for nobody.
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        self.go();
+    }
+}
+
+impl Shared {
+    fn send(&self) -> Result<()> {
+        while !self.go.load(Ordering::Relaxed) {
+            wait::pause(self.plan.pause);
+        }
+        while !self.stop.load(Ordering::Relaxed) {
+            let number = self.next.fetch_add(1, Ordering::Relaxed);
+            if self.plan.events <= number {
+                break;
+            }
+            let sender = SENDERS[number % SENDERS.len()];
+            let event = sender.event(&format!("event-{number}"));
+            let times = if number.is_multiple_of(10) { 2 } else { 1 };
+            for _ in 0..times {
+                post_until_accepted(self.port, &event)?;
+            }
+            let name = (event.source, event.id);
+            self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
+            wait::pause(self.plan.pause);
+        }
+        Ok(())
+    }
+}
