@@ -11,3 +11,5 @@ while kill -0 "$id" 2>/dev/null && [ "$tries" -lt 60 ]; do
     tries=$((tries + 1))
     sleep 1
 done
+# The engine leaves this one behind, and target/ could not be removed.
+umount "$home"/exec/netns/* 2>/dev/null || true
