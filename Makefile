@@ -17,7 +17,7 @@ test: ## Run every test, those on a real Kafka included
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	cargo test --workspace --locked --no-fail-fast
-	@if [ -n "$$HOOKWELL_WITHOUT_DOCKER" ]; then printf '\n%s\n%s\n' \
+	@if [ "$$HOOKWELL_WITHOUT_DOCKER" = 1 ]; then printf '\n%s\n%s\n' \
 		'*** HOOKWELL_WITHOUT_DOCKER is set: docker-compose.yml, the images and make run' \
 		'*** on Docker were NOT tested by this run. Everything else was.'; fi
 

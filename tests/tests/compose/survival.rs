@@ -45,9 +45,11 @@ pub(crate) fn nothing_is_lost_or_settled_twice_while_containers_of_each_kind_are
         accepted.extend(scene.wave(&format!("while-{service}-is-killed"), || scene.kill(service))?);
     }
     // A Kafka of one node that dies inside a commit may leave a partition hanging for its
-    // transaction's time-out (docs/adr/0016), so it dies while nothing is open.
+    // transaction's time-out (docs/adr/0016), so it dies while nothing is open, and nothing is
+    // sent before it is dead.
     scene.until_settled(&accepted)?;
-    accepted.extend(scene.wave("while-kafka-is-killed", || scene.kill("kafka"))?);
+    let kafka = scene.strike("kafka")?;
+    accepted.extend(scene.wave("while-kafka-is-away", || scene.until_back("kafka", &kafka))?);
     scene.until_settled(&accepted)?;
     scene.stop_in_order()?;
     scene.stack.compose(&["down"])?;
@@ -73,6 +75,12 @@ struct Scene {
     prometheus: u16,
     reader: Reader,
     _secrets: TempDir,
+}
+
+/// A container whose process was killed, and when that process had been started.
+struct Struck {
+    container: String,
+    started: String,
 }
 
 type Accepted = BTreeSet<(String, String)>;
@@ -125,6 +133,12 @@ impl Scene {
 
     /// Kills the process of one container of `service`, and waits until it is back and healthy.
     fn kill(&self, service: &str) -> Result<()> {
+        let struck = self.strike(service)?;
+        self.until_back(service, &struck)
+    }
+
+    /// Kills the process of one container of `service`, and waits until it is dead.
+    fn strike(&self, service: &str) -> Result<Struck> {
         let container = self.stack.containers(service)?.into_iter().next().context("it has no container")?;
         let id = self.stack.inspect(&container, "{{.State.Pid}}")?;
         let started = self.stack.inspect(&container, "{{.State.StartedAt}}")?;
@@ -137,9 +151,18 @@ impl Scene {
             self.stack.compose(&["kill", service])?;
             self.up()?;
         }
+        wait::until(&format!("{service} to be dead"), || {
+            let state = self.stack.inspect(&container, "{{.State.StartedAt}} {{.State.Running}}")?;
+            Ok((state.ends_with(" false") || !state.starts_with(&started)).then_some(()))
+        })?;
+        Ok(Struck { container, started })
+    }
+
+    fn until_back(&self, service: &str, struck: &Struck) -> Result<()> {
         wait::until(&format!("{service} to be back"), || {
-            let state = self.stack.inspect(&container, "{{.State.StartedAt}} {{.State.Health.Status}}")?;
-            Ok((state.ends_with(" healthy") && !state.starts_with(&started)).then_some(()))
+            let format = "{{.State.StartedAt}} {{.State.Health.Status}}";
+            let state = self.stack.inspect(&struck.container, format)?;
+            Ok((state.ends_with(" healthy") && !state.starts_with(&struck.started)).then_some(()))
         })
     }
 
@@ -169,8 +192,10 @@ impl Scene {
     fn until_settled(&self, accepted: &Accepted) -> Result<Audit> {
         let judged = wait::until_within(Duration::from_secs(240), "all events to be settled", || {
             let audit = audit(&self.reader, PREFIX, accepted, |_| vec![DESTINATION.to_owned()])?;
-            Ok((audit.untold.is_empty() && audit.lost.is_empty()).then_some(audit))
-        })?;
+            ensure!(audit.untold.is_empty() && audit.lost.is_empty(), "{audit}");
+            Ok(Some(audit))
+        })
+        .with_context(|| self.warnings())?;
         let topic = format!("{PREFIX}.events");
         wait::until("the group to reach the end", || {
             let committed = self.reader.committed(GROUP, &topic)?;
@@ -180,6 +205,14 @@ impl Scene {
             Ok(ends.iter().all(is_reached).then_some(()))
         })?;
         Ok(judged)
+    }
+
+    /// What the processors said that is not everyday.
+    fn warnings(&self) -> String {
+        let told = self.stack.compose(&["logs", "--no-color", "processor"]).unwrap_or_default();
+        let unusual = told.lines().filter(|line| line.contains("WARN") || line.contains("ERROR"));
+        let last: Vec<_> = unusual.rev().take(12).collect();
+        format!("the processors' last warnings: {last:#?}")
     }
 
     /// Both programs end by themselves when the engine asks them to, as process 1.

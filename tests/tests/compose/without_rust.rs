@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use crate::ports;
 
 /// All that `make run` may find.
-const COMMANDS: &[&str] = &["sh", "make", "docker", "grep", "sed", "expand", "id", "dirname", "env"];
+const COMMANDS: &[&str] = &["sh", "docker", "grep", "sed", "expand", "id", "dirname", "env"];
 
 const FATES: &[(&str, usize)] = &[
     ("delivered at attempt 2", 1),
