@@ -8,18 +8,18 @@ help: ## Show what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
 
 .PHONY: run
-run: ## Start Kafka and both programs, send sample webhooks, and show what becomes of them
-	@sh deploy/prepare.sh run
-	@cargo build --locked
-	@cargo build --locked -p hookwell-tests --bin demo
-	@target/debug/demo
+run: ## Start Kafka and both programs, with Rust or on Docker, send sample webhooks, and show their fates
+	@sh deploy/run.sh
 
 .PHONY: test
 test: ## Run every test, those on a real Kafka included
 	@sh deploy/prepare.sh test
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
+	@if [ "$$HOOKWELL_WITHOUT_DOCKER" = 1 ]; then printf '\n%s\n%s\n' \
+		'*** HOOKWELL_WITHOUT_DOCKER is set: docker-compose.yml, the images and make run' \
+		'*** on Docker were NOT tested by this run. Everything else was.'; fi
 
 .PHONY: kill-test
 kill-test: ## Send 20,000 webhooks while programs and Kafka are killed, and count what became of them

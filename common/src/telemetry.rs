@@ -2,9 +2,11 @@
 
 mod admin;
 mod logging;
+mod probe;
 
 pub use admin::{AdminServer, Health, Readiness};
 pub use logging::start_logging;
+pub use probe::{Aspect, check_health};
 pub use prometheus::Registry;
 
 /// The version of this build, as metrics and `--version` show it.

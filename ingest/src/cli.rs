@@ -10,7 +10,7 @@ use hookwell_common::failpoint;
 use hookwell_common::kafka::ClientSettings;
 use hookwell_common::lifecycle::{Failure, conclude, print};
 use hookwell_common::rate::parse_rate;
-use hookwell_common::telemetry::{VERSION, start_logging};
+use hookwell_common::telemetry::{Aspect, VERSION, check_health, start_logging};
 
 use crate::source::{Sources, resolve_all};
 use crate::{list_presets, run, send_test, verify_file};
@@ -18,7 +18,7 @@ use crate::{list_presets, run, send_test, verify_file};
 /// Receives webhooks: verifies them, puts them on Kafka, and answers 200 once Kafka has them.
 #[derive(Debug, Parser)]
 #[command(name = "ingest", version = VERSION)]
-#[command(group = ArgGroup::new("command").args(["check_config", "verify", "send_test", "list_presets"]))]
+#[command(group = ArgGroup::new("command").args(["check_config", "healthcheck", "verify", "send_test", "list_presets"]))]
 pub struct Arguments {
     /// The configuration, one TOML file for both programs.
     #[arg(long, value_name = "FILE", default_value = "hookwell.toml")]
@@ -27,6 +27,10 @@ pub struct Arguments {
     /// Say what is wrong with the configuration, or print it as it is understood.
     #[arg(long)]
     check_config: bool,
+
+    /// Ask the program that runs with this configuration whether it is live or ready.
+    #[arg(long, value_name = "ASPECT")]
+    healthcheck: Option<Aspect>,
 
     /// Explain, offline and without Kafka, each step of verifying a request to SOURCE.
     #[arg(long, value_name = "SOURCE", requires = "request")]
@@ -98,6 +102,12 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
         return list_presets::list(arguments.output);
     }
     let environment = Environment::of_this_process();
+    if let Some(aspect) = arguments.healthcheck {
+        // Without key material: nothing that a health check needs is secret.
+        let mut faults = Faults::default();
+        let config = Config::load(&arguments.config, &environment, &mut faults);
+        return check_health(faults.into_result(config)?.ingest.admin_listen, aspect);
+    }
     let loaded = Loaded::load(&arguments.config, &environment)?;
     if arguments.check_config {
         return print(&loaded.config.to_string());

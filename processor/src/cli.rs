@@ -10,7 +10,7 @@ use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::failpoint;
 use hookwell_common::kafka::{ClientSettings, TopologyError, create_missing, verify};
 use hookwell_common::lifecycle::{Clock, Failure, conclude, print};
-use hookwell_common::telemetry::{VERSION, start_logging};
+use hookwell_common::telemetry::{Aspect, VERSION, check_health, start_logging};
 
 use crate::handle::http::HttpHandler;
 use crate::handle::{Handler, Handlers};
@@ -21,7 +21,7 @@ use crate::{replay, run};
 /// Delivers accepted webhooks: deduplicated, retried, dead-lettered, exactly once inside Kafka.
 #[derive(Debug, Parser)]
 #[command(name = "processor", version = VERSION)]
-#[command(group = ArgGroup::new("command").args(["check_config", "create_topics", "list_dlq", "replay_dlq"]))]
+#[command(group = ArgGroup::new("command").args(["check_config", "healthcheck", "create_topics", "list_dlq", "replay_dlq"]))]
 #[command(group = ArgGroup::new("dead_letters").args(["list_dlq", "replay_dlq"]))]
 struct Arguments {
     /// The configuration, one TOML file for both programs.
@@ -31,6 +31,10 @@ struct Arguments {
     /// Say what is wrong with the configuration, or print it as it is understood.
     #[arg(long)]
     check_config: bool,
+
+    /// Ask the program that runs with this configuration whether it is live or ready.
+    #[arg(long, value_name = "ASPECT")]
+    healthcheck: Option<Aspect>,
 
     /// Create the topics that are missing; what exists is not changed.
     #[arg(long)]
@@ -112,6 +116,12 @@ impl Processor {
 
     fn execute(self, arguments: &Arguments) -> Result<(), Failure> {
         let environment = Environment::of_this_process();
+        if let Some(aspect) = arguments.healthcheck {
+            // Without key material: nothing that a health check needs is secret.
+            let mut faults = Faults::default();
+            let config = Config::load(&arguments.config, &environment, &mut faults);
+            return check_health(faults.into_result(config)?.processor.admin_listen, aspect);
+        }
         let clock = Clock::start();
         let client =
             HttpHandler::client().map_err(|error| Failure::Usage(format!("no HTTP client: {error}")))?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -106,7 +106,12 @@ impl HttpHandler {
 
     /// Listens on `port`, and answers each call with 200.
     pub fn start_at(port: u16) -> Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        Self::start_on(SocketAddr::from(([127, 0, 0, 1], port)))
+    }
+
+    /// Listens on `address`, and answers each call with 200.
+    pub fn start_on(address: SocketAddr) -> Result<Self> {
+        let listener = TcpListener::bind(address)?;
         let port = listener.local_addr()?.port();
         let state = Arc::new(State {
             clock: Clock::start(),

@@ -209,7 +209,7 @@ fn jar_folder() -> PathBuf {
 }
 
 /// Kafka's jars, resolved by Maven once and kept under `target/`.
-fn jars() -> Result<PathBuf> {
+pub(crate) fn jars() -> Result<PathBuf> {
     let jars = jar_folder();
     if are_jars_there() {
         return Ok(jars.canonicalize()?);

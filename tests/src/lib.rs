@@ -4,6 +4,7 @@
 //! Nothing depends on this crate.
 
 pub mod auditor;
+pub mod docker;
 pub mod handler;
 pub mod kafka;
 pub mod load;

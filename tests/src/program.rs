@@ -137,13 +137,7 @@ impl Program {
     /// The sum of all series called `name` that have each of `labels`, such as
     /// `destination="orders"`.
     pub fn metric(&self, name: &str, labels: &[&str]) -> Result<f64> {
-        let text = self.metrics()?;
-        let of_that_name = |line: &&str| {
-            line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
-                && labels.iter().all(|label| line.contains(label))
-        };
-        let values = text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next());
-        values.map(|value| Ok(value.parse::<f64>()?)).sum()
+        metric_at(&self.admin, name, labels)
     }
 
     /// All of `/metrics`.
@@ -224,4 +218,15 @@ pub fn answer_to(
 pub fn get(url: &str) -> Result<(u16, String)> {
     let response = client().get(url).send()?;
     Ok((response.status().as_u16(), response.text()?))
+}
+
+/// [`Program::metric`], of whoever has its admin listener at `admin`.
+pub fn metric_at(admin: &str, name: &str, labels: &[&str]) -> Result<f64> {
+    let text = get(&format!("http://{admin}/metrics"))?.1;
+    let of_that_name = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']))
+            && labels.iter().all(|label| line.contains(label))
+    };
+    let values = text.lines().filter(of_that_name).filter_map(|line| line.rsplit(' ').next());
+    values.map(|value| Ok(value.parse::<f64>()?)).sum()
 }

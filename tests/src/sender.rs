@@ -141,7 +141,12 @@ pub fn mac(secret: &str, parts: &[&[u8]]) -> hmac::Tag {
 
 /// Status and text of the answer to `signed`, posted to the ingest that listens on `port`.
 pub fn post(port: u16, signed: &Signed) -> Result<(u16, String)> {
-    let url = format!("http://127.0.0.1:{port}/webhooks/{}", signed.source);
+    post_to(&format!("127.0.0.1:{port}"), signed)
+}
+
+/// [`post`], to the ingest that listens on `address`.
+pub fn post_to(address: &str, signed: &Signed) -> Result<(u16, String)> {
+    let url = format!("http://{address}/webhooks/{}", signed.source);
     let mut request = client().post(url).header("content-type", "application/json").body(signed.body.clone());
     for (name, value) in &signed.headers {
         request = request.header(name, value);

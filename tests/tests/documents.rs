@@ -8,6 +8,7 @@ mod documents {
     mod code_map;
     mod command_line;
     mod configuration;
+    mod containers;
     mod delivery;
     mod http;
     mod links;

@@ -7,7 +7,7 @@ use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
 use hookwell_tests::auditor::{History, Status};
 use hookwell_tests::handler::HttpHandler;
-use hookwell_tests::program::Program;
+use hookwell_tests::program::metric_at;
 use hookwell_tests::reader::{Reader, Record};
 use hookwell_tests::wait;
 
@@ -16,11 +16,12 @@ use crate::samples::Sample;
 /// The destination of the demonstration.
 const DESTINATION: &str = "orders";
 
-/// Waits until each accepted sample has its fate, and tells all of them.
+/// Waits until each accepted sample has its fate, and tells all of them. `processor` is the address
+/// of its metrics.
 pub(crate) fn table(
     reader: &Reader,
     prefix: &str,
-    (handler, processor): (&HttpHandler, &Program),
+    (handler, processor): (&HttpHandler, &str),
     samples: &[Sample],
     told_to_stop: &AtomicBool,
 ) -> Result<Table> {
@@ -33,7 +34,7 @@ pub(crate) fn table(
         let history = History::read(reader, prefix)?;
         let is_settled =
             accepted.iter().all(|sample| !matches!(status(&history, sample), None | Some(Status::Retrying)));
-        let dropped = processor.metric("hookwell_processor_duplicates_total", &[])?;
+        let dropped = metric_at(processor, "hookwell_processor_duplicates_total", &[])?;
         Ok((is_settled && copies as f64 <= dropped).then_some(Some(history)))
     })?;
     let Some(history) = history else { bail!("told to stop before the samples were settled") };

@@ -3,6 +3,7 @@
 mod cluster;
 mod fates;
 mod samples;
+mod stack;
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener};
@@ -41,6 +42,11 @@ struct Arguments {
     /// End once the table is printed.
     #[arg(long)]
     once: bool,
+
+    /// Be the handler and the senders of the stack of `docker-compose.yml`, in a container of it;
+    /// ADDRESS is where this stack's ingest is reached from the machine.
+    #[arg(long, value_name = "ADDRESS")]
+    in_stack: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -54,13 +60,16 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &Arguments) -> Result<()> {
-    std::env::set_current_dir(project())?;
-    keep_apart();
     let told_to_stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&told_to_stop))?;
     }
-    let config = read_config()?;
+    if let Some(address) = &arguments.in_stack {
+        return stack::show(address, &told_to_stop);
+    }
+    std::env::set_current_dir(project())?;
+    keep_apart();
+    let config = read_config(CONFIG)?;
     check_ports(&config, arguments.mock)?;
     make_secrets()?;
 
@@ -70,9 +79,10 @@ fn run(arguments: &Arguments) -> Result<()> {
     let (ingest, processor) = start_programs(&config, &cluster)?;
 
     say("Sending sample webhooks ...");
-    let samples = samples::send(config.ingest.listen.port())?;
+    let samples = samples::send(&format!("127.0.0.1:{}", config.ingest.listen.port()))?;
     let reader = Reader::new(&cluster.bootstrap_servers());
-    let watched = (&handler, &processor);
+    let metrics = config.processor.admin_listen.to_string();
+    let watched = (&handler, metrics.as_str());
     let table = fates::table(&reader, &config.kafka.topic_prefix, watched, &samples, &told_to_stop)?;
     say(&format!("\n{table}\n"));
     say(&epilogue(&config, &cluster));
@@ -90,9 +100,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-fn read_config() -> Result<Config> {
+fn read_config(path: &str) -> Result<Config> {
     let mut faults = Faults::default();
-    let config = Config::load(&PathBuf::from(CONFIG), &Environment::of_this_process(), &mut faults);
+    let config = Config::load(&PathBuf::from(path), &Environment::of_this_process(), &mut faults);
     faults.into_result(config).map_err(Into::into)
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use bytes::Bytes;
 use hookwell_tests::handler::{Call, Reply};
-use hookwell_tests::sender::{SECRET, Sender, Signed, mac, now_in_seconds, post};
+use hookwell_tests::sender::{SECRET, Sender, Signed, mac, now_in_seconds, post_to};
 
 /// A webhook that was sent.
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) fn answer(call: &Call) -> Reply {
     Reply { after: Duration::from_millis(20), ..Reply::from(200) }
 }
 
-/// Sends all samples to the ingest that listens on `port`.
-pub(crate) fn send(port: u16) -> Result<Vec<Sample>> {
+/// Sends all samples to the ingest that listens on `address`.
+pub(crate) fn send(address: &str) -> Result<Vec<Sample>> {
     let seconds = now_in_seconds();
     // Topics outlive a run, so each run has ids of its own.
     let id = |name: &str| format!("{name}-{seconds}");
@@ -63,7 +63,7 @@ pub(crate) fn send(port: u16) -> Result<Vec<Sample>> {
         let is_copy = sent
             .iter()
             .any(|earlier| (&earlier.signed.source, &earlier.signed.id) == (&signed.source, &signed.id));
-        let (status, _) = post(port, &signed)?;
+        let (status, _) = post_to(address, &signed)?;
         sent.push(Sample { what, signed, status, is_copy });
     }
     Ok(sent)
