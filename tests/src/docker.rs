@@ -11,6 +11,9 @@ use hookwell_common::config::Environment;
 use crate::kafka::project;
 use crate::program::child;
 
+/// What was not tested for want of an engine is told in this file, under the project's folder.
+pub const NOT_PROVED: &str = "target/docker-was-not-tested";
+
 /// An engine that answers, with `docker compose`.
 #[derive(Debug)]
 pub struct Engine {

@@ -11,8 +11,8 @@ mod compose {
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, anyhow};
-use hookwell_tests::docker::{Engine, is_to_be_left_out};
+use anyhow::Result;
+use hookwell_tests::docker::{Engine, NOT_PROVED, is_to_be_left_out};
 use hookwell_tests::kafka::free_port;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -42,26 +42,37 @@ const TESTS: &[Test] = &[
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
-    let left_out = is_to_be_left_out();
-    let engine = if arguments.list || left_out {
+    let engine = if arguments.list || is_to_be_left_out() {
         Err("HOOKWELL_WITHOUT_DOCKER=1".to_owned())
     } else {
         Engine::find_or_start().map(Arc::new).map_err(|error| format!("{error:#}"))
     };
-    if let Err(reason) = &engine {
-        say(&format!("\ndocker-compose.yml is not proved by this run: {reason}"));
+    if let (Err(reason), false) = (&engine, arguments.list) {
+        tell_that_nothing_is_proved(reason);
     }
     let trial = |(name, test): &Test| {
         let (engine, test) = (engine.clone(), *test);
+        // Where there is no engine none of this runs: each test is told as left out.
+        let left_out = engine.is_err();
         let run = move || {
-            let engine = engine.map_err(|reason| anyhow!(
-                "could not run: {reason}. HOOKWELL_WITHOUT_DOCKER=1 leaves out what needs Docker, and says so"
-            ));
-            engine.and_then(|engine| test(&engine)).map_err(|error| Failed::from(format!("{error:#}")))
+            let engine = engine.map_err(Failed::from)?;
+            test(&engine).map_err(|error| Failed::from(format!("{error:#}")))
         };
         Trial::test(*name, run).with_ignored_flag(left_out)
     };
     libtest_mimic::run(&arguments, TESTS.iter().map(trial).collect()).exit_code()
+}
+
+/// Here, and in a file that `make test` shows as its last word.
+fn tell_that_nothing_is_proved(reason: &str) {
+    let stars = "*".repeat(72);
+    let words = format!(
+        "\n{stars}\n*** docker-compose.yml, the images and `make run` on Docker were NOT tested.\n*** No Docker engine could be had: {reason}\n*** Everything else was tested.\n{stars}"
+    );
+    say(&words);
+    if let Err(error) = std::fs::write(hookwell_tests::kafka::project().join(NOT_PROVED), words) {
+        say(&format!("{NOT_PROVED} cannot be written: {error}"));
+    }
 }
 
 /// The variables of a stack that shares no port with anything else here.
