@@ -14,4 +14,4 @@ pub use topology::{
     KafkaFault, SeenTopic, TopologyError, create_missing, describe, mismatches, partition_counts,
     retry_tiers, verify,
 };
-pub use verdict::{Verdict, verdict};
+pub use verdict::{Verdict, has_place, verdict};

@@ -12,7 +12,7 @@ use hookwell_common::event::Event;
 use hookwell_common::failpoint;
 use hookwell_common::identity::Identity;
 use hookwell_common::kafka::{
-    ClientSettings, Figures, Statistics, headers_of, log_client_error, log_client_line,
+    ClientSettings, Figures, Statistics, has_place, headers_of, log_client_error, log_client_line,
 };
 use hookwell_common::record::{Passage, record_key};
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -54,6 +54,9 @@ pub enum PublishError {
     /// Kafka did not acknowledge in time.
     #[error("Kafka did not acknowledge in time")]
     TimedOut,
+    /// Only a later record was acknowledged.
+    #[error("Kafka acknowledged a later record, and may not have this one")]
+    Unproven,
     /// Kafka refused.
     #[error("Kafka refused the event: {0}")]
     Refused(KafkaError),
@@ -186,7 +189,10 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, waiting: Self::DeliveryOpaque) {
         let report = match result {
-            Ok(record) => Ok(Ack { partition: record.partition(), offset: record.offset() }),
+            Ok(record) if has_place(record.offset()) => {
+                Ok(Ack { partition: record.partition(), offset: record.offset() })
+            }
+            Ok(_) => Err(PublishError::Unproven),
             Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _)) => {
                 Err(PublishError::TimedOut)
             }
@@ -238,6 +244,27 @@ mod tests {
         let enqueued = (0..200_000).map_while(|_| publisher.enqueue(&event, &identity).ok()).count();
         assert_eq!(enqueued, 100_000);
         assert_eq!(publisher.publish(&event, &identity).await, Err(PublishError::QueueFull));
+    }
+
+    /// The first record is refused for now while the second, already under way, is taken.
+    #[tokio::test]
+    async fn what_a_later_acknowledgement_seems_to_imply_is_not_believed() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("webhooks.events", 1, 1).unwrap();
+        let publisher = publisher(&cluster.bootstrap_servers());
+        let (event, identity) = (event(), Identity::of("github", "one"));
+        assert!(publisher.publish(&event, &identity).await.is_ok());
+        cluster.broker_round_trip_time(1, Duration::from_millis(500)).unwrap();
+        let not_now = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_NOT_LEADER_FOR_PARTITION];
+        cluster.request_errors(RDKafkaApiKey::Produce, &not_now);
+        let later = async {
+            // For two requests, not one with both.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            publisher.publish(&event, &identity).await
+        };
+        let (first, later) = tokio::join!(publisher.publish(&event, &identity), later);
+        assert_eq!(first, Err(PublishError::Unproven));
+        assert!(later.is_ok());
     }
 
     #[tokio::test]

@@ -192,7 +192,7 @@ impl Gateway {
                 Ok(ack)
             }
             Err(PublishError::QueueFull) => Err(Rejection::Overloaded),
-            Err(error @ (PublishError::TimedOut | PublishError::Refused(_))) => {
+            Err(error @ (PublishError::TimedOut | PublishError::Unproven | PublishError::Refused(_))) => {
                 tracing::warn!(%error, "an event was not stored; its sender is told to send it again");
                 Err(Rejection::LogUnavailable)
             }

@@ -18,6 +18,15 @@ pub enum Verdict {
     NewProducer,
 }
 
+/// Whether a delivery report that says yes, and names `offset`, proves that the record was stored.
+///
+/// When a request is refused for now and a later one, already under way, is taken, librdkafka
+/// concludes that the first was stored after all, and reports it without an offset. Brokers take any
+/// first sequence from a producer that they do not know, though, so it may be lost.
+pub fn has_place(offset: i64) -> bool {
+    offset >= 0
+}
+
 /// Judges `error`, which a transaction's call gave.
 pub fn verdict(error: &KafkaError) -> Verdict {
     #[expect(clippy::wildcard_enum_match_arm, reason = "not our enum, and the default is the safe one")]

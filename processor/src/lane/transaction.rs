@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use hookwell_common::failpoint;
 use hookwell_common::kafka::{
-    ClientSettings, Verdict, collect_headers, log_client_error, log_client_line, verdict,
+    ClientSettings, Verdict, collect_headers, has_place, log_client_error, log_client_line, verdict,
 };
 use hookwell_common::topics::Topic;
 use rdkafka::ClientContext;
@@ -425,6 +425,11 @@ impl ProducerContext for Reports {
         }
         reported.count += 1;
         match result {
+            Ok(record) if !has_place(record.offset()) => {
+                reported.has_indefinite = true;
+                let unproven = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
+                reported.failure.get_or_insert(unproven);
+            }
             Ok(record) => match kind {
                 OTHER => {}
                 STATE => reported.state = reported.state.max(Some(record.offset())),
