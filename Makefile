@@ -14,6 +14,13 @@ run: ## Start Kafka and both programs, send sample webhooks, and show what becom
 	@cargo build --locked -p hookwell-tests --bin demo
 	@target/debug/demo
 
+.PHONY: demo-failure
+demo-failure: ## Show a handler that fails, the retries, the dead letters, and how they are replayed
+	@sh deploy/prepare.sh run
+	@cargo build --locked
+	@cargo build --locked -p hookwell-tests --bin demo-failure
+	@target/debug/demo-failure
+
 .PHONY: test
 test: ## Run every test, those on a real Kafka included
 	@sh deploy/prepare.sh test
