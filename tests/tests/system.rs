@@ -8,10 +8,12 @@ mod system {
     pub(crate) mod delivery;
     pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
+    pub(crate) mod operator;
     pub(crate) mod ownership;
     pub(crate) mod receiving;
     pub(crate) mod replaying;
     pub(crate) mod rude_clients;
+    pub(crate) mod runbook;
     pub(crate) mod strange_records;
 }
 
@@ -95,6 +97,7 @@ fn main() -> Result<ExitCode> {
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
+        ("runbook", system::runbook::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {
