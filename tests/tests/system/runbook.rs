@@ -164,7 +164,7 @@ fn a_handler_is_down_for_hours(common: &Common) -> Result<()> {
     let stage = common.stage()?;
     stage.handler.answer(|_| 503.into());
     let mut operator = Operator::hired(&stage)?;
-    let _processor = operator.processor()?;
+    let processor = operator.processor()?;
     stage.accept(&["early"])?;
     stage.until_settled(&["early"])?;
 
@@ -176,6 +176,7 @@ fn a_handler_is_down_for_hours(common: &Common) -> Result<()> {
         toml_blocks(HANDLER_DOWN)?.concat().replace("http://orders.internal/hooks", "HANDLER/orders");
     stage.rewrite(|settings| settings.destinations = longer)?;
     operator.types("kill -HUP")?;
+    wait::until("the reload", || Ok(processor.logged().contains("reloaded").then_some(())))?;
     stage.accept(&["late"])?;
     wait::until("more attempts than there were before", || {
         Ok((3 < stage.handler.calls_for("late").len()).then_some(()))
