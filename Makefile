@@ -11,6 +11,13 @@ help: ## Show what can be made
 run: ## Start Kafka and both programs, with Rust or on Docker, send sample webhooks, and show their fates
 	@sh deploy/run.sh
 
+.PHONY: demo-failure
+demo-failure: ## Show a handler that fails, the retries, the dead letters, and how they are replayed
+	@sh deploy/prepare.sh run
+	@cargo build --locked
+	@cargo build --locked -p hookwell-tests --bin demo-failure
+	@target/debug/demo-failure
+
 .PHONY: test
 test: ## Run every test, those on a real Kafka included
 	@sh deploy/prepare.sh test

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -20,7 +20,7 @@ use hookwell_common::event::Event;
 use hookwell_common::failpoint;
 use hookwell_common::lifecycle::{Clock, spawn};
 use tokio::runtime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::delivery::{Content, Delivery};
 use crate::lane::window::Completion;
@@ -69,7 +69,15 @@ pub struct Dispatcher {
     runtime: runtime::Handle,
     clock: Clock,
     all: Arc<Semaphore>,
+    board: Arc<Switchboard>,
+}
+
+/// The lines to all destinations, as one configuration has them.
+#[derive(Clone, Default)]
+struct Switchboard {
     lines: HashMap<ByteString, Line>,
+    /// Of the next configuration.
+    successor: OnceLock<Arc<Switchboard>>,
 }
 
 /// What calls of one destination need.
@@ -82,20 +90,28 @@ struct Line {
 
 impl std::fmt::Debug for Dispatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Dispatcher").field("destinations", &self.lines.keys()).finish_non_exhaustive()
+        f.debug_struct("Dispatcher").field("destinations", &self.board.lines.keys()).finish_non_exhaustive()
     }
 }
 
 impl Dispatcher {
     /// Calls on `runtime`, at most as many at once as `all` permits.
     pub fn new(runtime: runtime::Handle, clock: Clock, all: Arc<Semaphore>) -> Self {
-        Self { runtime, clock, all, lines: HashMap::new() }
+        Self { runtime, clock, all, board: Arc::default() }
     }
 
     /// Lets `handler` be called for `destination`.
     pub fn add(&mut self, destination: &str, handler: Arc<dyn Handler>, limits: CallLimits) {
         let permits = Arc::new(Semaphore::new(limits.concurrency));
-        self.lines.insert(ByteString::from(destination), Line { handler, limits, permits });
+        let line = Line { handler, limits, permits };
+        Arc::make_mut(&mut self.board).lines.insert(ByteString::from(destination), line);
+    }
+
+    /// From now on what waits here for its turn is called as `successor` says.
+    pub fn give_way_to(&self, successor: &Dispatcher) {
+        if self.board.successor.set(Arc::clone(&successor.board)).is_ok() {
+            self.board.lines.values().for_each(|line| line.permits.close());
+        }
     }
 
     /// Calls the handler of `delivery` once there is room, and tells `report` how that ended. The
@@ -109,7 +125,7 @@ impl Dispatcher {
         R: Future<Output = ()> + Send,
     {
         let (key, claim) = (delivery.key, delivery.claim);
-        let line = self.lines.get(&delivery.target.name()).cloned();
+        let (board, destination) = (Arc::clone(&self.board), delivery.target.name());
         let Content::Event(event) = &delivery.content else { return };
         let request = Request {
             event: Arc::clone(event),
@@ -119,11 +135,10 @@ impl Dispatcher {
         };
         let (all, clock) = (Arc::clone(&self.all), self.clock);
         spawn(&self.runtime, "call", async move {
-            let (outcome, took) = match line {
+            let (outcome, took) = match connect(board, &destination).await {
                 None => (Some(unknown_destination()), Duration::ZERO),
-                Some(line) => {
-                    // Both semaphores live as long as somebody may wait for them.
-                    let _own = line.permits.acquire().await;
+                Some((line, _own)) => {
+                    // Lives as long as somebody may wait for it.
                     let _shared = all.acquire().await;
                     if ours.load(Ordering::Relaxed) {
                         let begun = clock.mono();
@@ -136,6 +151,23 @@ impl Dispatcher {
             failpoint::hit("handler-returned");
             report(Completion { key, claim, outcome, took }).await;
         });
+    }
+}
+
+/// The line to `destination` once it has room: that of the newest configuration by then.
+async fn connect(
+    mut board: Arc<Switchboard>,
+    destination: &ByteString,
+) -> Option<(Line, OwnedSemaphorePermit)> {
+    loop {
+        while let Some(successor) = board.successor.get().cloned() {
+            board = successor;
+        }
+        let line = board.lines.get(destination)?.clone();
+        // What was closed has a successor by then.
+        if let Ok(permit) = Arc::clone(&line.permits).acquire_owned().await {
+            return Some((line, permit));
+        }
     }
 }
 
@@ -240,5 +272,37 @@ mod tests {
     fn a_call_that_waits_is_not_made_once_the_partition_is_given_back() {
         let completion = completion_of(|_| async { panic!("it was called") }, CallLimits::default(), false);
         assert_eq!(completion.outcome, None);
+    }
+
+    #[test]
+    fn a_call_that_waits_is_made_as_the_newest_configuration_says() {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let dispatcher =
+            || Dispatcher::new(runtime.handle().clone(), Clock::start(), Arc::new(Semaphore::new(9)));
+        let limits = CallLimits { timeout: Duration::from_secs(60), concurrency: 1 };
+        let (mut old, mut new, newest) = (dispatcher(), dispatcher(), dispatcher());
+        let (begin, begun) = std::sync::mpsc::sync_channel(1);
+        let hangs = move |_| {
+            begin.send(()).unwrap();
+            std::future::pending()
+        };
+        old.add("d", Arc::new(hangs), limits);
+        new.add("d", Arc::new(async |_| Ok(())), limits);
+        let (sender, receiver) = std::sync::mpsc::sync_channel(9);
+        let call = |dispatcher: &Dispatcher| {
+            let (sender, ours) = (sender.clone(), Arc::new(AtomicBool::new(true)));
+            dispatcher
+                .call(&delivery(), ours, async move |completion| sender.send(completion.outcome).unwrap());
+        };
+        call(&old);
+        begun.recv().unwrap();
+        call(&old);
+        old.give_way_to(&new);
+        assert_eq!(receiver.recv().unwrap(), Some(Outcome::Done), "the second of the two");
+        call(&old);
+        assert_eq!(receiver.recv().unwrap(), Some(Outcome::Done), "one that was decided before");
+        new.give_way_to(&newest);
+        call(&old);
+        assert_eq!(receiver.recv().unwrap(), Some(unknown_destination()), "it is gone by now");
     }
 }

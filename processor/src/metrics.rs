@@ -41,7 +41,8 @@ pub const LAG_RECORDS: &str = "hookwell_processor_lag_records";
 /// When the oldest record that is read and not settled was written, seconds since the epoch; 0 for
 /// none.
 pub const OLDEST_UNSETTLED_TIMESTAMP_SECONDS: &str = "hookwell_processor_oldest_unsettled_timestamp_seconds";
-/// Deliveries whose handler is being called, or that the flood guard holds back.
+/// Deliveries whose handler is being called or that wait for their turn, and those that the flood
+/// guard holds back.
 pub const OPEN_DELIVERIES: &str = "hookwell_processor_open_deliveries";
 /// Lanes by where they are in their life. Labels: `state`.
 pub const LANES: &str = "hookwell_processor_lanes";

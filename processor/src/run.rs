@@ -192,7 +192,9 @@ fn reload(shared: &Shared, loaded: &mut Loaded, workshop: &Workshop) -> Result<(
     for (topic, partitions) in &shared.setup.load().forwards {
         forwards.entry(topic.clone()).or_insert(*partitions);
     }
-    shared.setup.store(Arc::new(Setup::new(&loaded.config, &loaded.handlers, forwards, workshop)));
+    let setup = Arc::new(Setup::new(&loaded.config, &loaded.handlers, forwards, workshop));
+    let last = shared.setup.swap(Arc::clone(&setup));
+    last.dispatcher.give_way_to(&setup.dispatcher);
     Ok(())
 }
 

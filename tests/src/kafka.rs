@@ -199,6 +199,16 @@ impl Drop for Kafka {
     }
 }
 
+/// Whether a Kafka can be started here: there is Java, and its jars are here or Maven can fetch them.
+pub fn can_start() -> bool {
+    let answers = |program: &str| {
+        let mut command = Command::new(program);
+        command.arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    answers("java") && (are_jars_there() || answers("mvn"))
+}
+
 /// Whether Kafka's jars are here already.
 pub fn are_jars_there() -> bool {
     jar_folder().is_dir()

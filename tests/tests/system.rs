@@ -8,10 +8,12 @@ mod system {
     pub(crate) mod delivery;
     pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
+    pub(crate) mod operator;
     pub(crate) mod ownership;
     pub(crate) mod receiving;
     pub(crate) mod replaying;
     pub(crate) mod rude_clients;
+    pub(crate) mod runbook;
     pub(crate) mod scaling;
     pub(crate) mod strange_records;
 }
@@ -96,6 +98,7 @@ fn main() -> Result<ExitCode> {
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
+        ("runbook", system::runbook::TESTS),
         ("scaling", system::scaling::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];

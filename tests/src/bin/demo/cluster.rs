@@ -2,13 +2,12 @@
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use hookwell_common::config::Config;
 use hookwell_tests::docker::{Engine, Stack};
-use hookwell_tests::kafka::{Kafka, are_jars_there};
+use hookwell_tests::kafka::{Kafka, are_jars_there, can_start};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::DefaultProducerContext;
 
@@ -33,7 +32,7 @@ impl Cluster {
                 Err(error) => say(&format!("Docker is here, but gives no Kafka ({error:#}).")),
             }
         }
-        if mock || !(answers("java") && (are_jars_there() || answers("mvn"))) {
+        if mock || !can_start() {
             say(
                 "There is no Java here, so this runs on librdkafka's mock broker: it cannot show transactions, and so neither exactly-once nor what survives a restart.",
             );
@@ -101,10 +100,4 @@ pub(crate) fn address(config: &Config) -> Result<SocketAddr> {
     let servers = &config.kafka.bootstrap_servers;
     let mut found = servers.to_socket_addrs().with_context(|| format!("{servers} is no address"))?;
     found.next().with_context(|| format!("{servers} is no address"))
-}
-
-fn answers(program: &str) -> bool {
-    let mut command = Command::new(program);
-    command.arg("-version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.status().is_ok_and(|status| status.success())
 }
