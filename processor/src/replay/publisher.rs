@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hookwell_common::event::Event;
-use hookwell_common::kafka::{ClientSettings, headers_of, log_client_error, log_client_line};
+use hookwell_common::kafka::{ClientSettings, has_place, headers_of, log_client_error, log_client_line};
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::record::{Passage, record_key};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 
 /// How long a full queue is waited for before it is tried again.
@@ -135,7 +135,11 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
-            Ok(_) => drop(self.0.acknowledged.fetch_add(1, Ordering::Relaxed)),
+            Ok(record) if has_place(record.offset()) => {
+                self.0.acknowledged.fetch_add(1, Ordering::Relaxed);
+            }
+            // Whether it was stored nobody knows; the same command, run again, sees to it.
+            Ok(_) => self.0.fail(&KafkaError::MessageProduction(RDKafkaErrorCode::Unknown)),
             Err((error, _)) => self.0.fail(error),
         }
     }
