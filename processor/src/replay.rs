@@ -20,13 +20,16 @@ use std::num::NonZeroU32;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use crossbeam_channel::RecvTimeoutError;
 use governor::clock::{Clock as _, DefaultClock};
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookwell_common::config::Config;
 use hookwell_common::kafka::{ClientSettings, verify};
-use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals};
+use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, spawn_thread};
 use hookwell_common::record::Passage;
+use hookwell_common::time::Timestamp;
 use hookwell_common::topics::Topic;
 
 use self::arguments::DeadLetterArguments;
@@ -41,6 +44,9 @@ use self::tally::{Groups, Selection, Summary};
 use crate::route::Plan;
 use crate::run::block_on;
 use crate::state::StateKey;
+
+/// How long an answer is waited for before it is asked whether anybody wants to stop.
+const ANSWER: Duration = Duration::from_millis(100);
 
 /// What both commands begin with.
 struct Desk<'a> {
@@ -65,8 +71,8 @@ impl<'a> Desk<'a> {
         let stopping = Stopping::default();
         let stop = Arc::clone(&stopping);
         on_signals(move |signal| match signal {
-            Signal::Stop => stop.store(true, Ordering::Relaxed),
-            Signal::Reload => {}
+            // Nothing is to be reloaded: the terminal is gone.
+            Signal::Stop | Signal::Reload => stop.store(true, Ordering::Relaxed),
         })
         .map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
         block_on(verify(clients, &config.topic_plan().specs(), config.processor.dedupe_window))??;
@@ -138,7 +144,7 @@ pub(crate) fn list(
     let mut groups = Groups::default();
     let mut records = Records::new(arguments.output, arguments.all);
     let mut count = 0_u64;
-    desk.read(|letter, standing| {
+    let read = desk.read(|letter, standing| {
         if arguments.all || standing == Standing::Dead {
             count += 1;
             if arguments.records {
@@ -148,12 +154,14 @@ pub(crate) fn list(
             }
         }
         Ok(ControlFlow::Continue(()))
-    })?;
+    });
+    records.end()?;
+    read?;
     if count == 0 {
         tell_none(&desk.filter, arguments);
         return Ok(());
     }
-    if arguments.records { records.end() } else { print_groups(&groups, arguments.output) }
+    if arguments.records { Ok(()) } else { print_groups(&groups, arguments.output) }
 }
 
 /// Publishes dead letters again, the next generation each.
@@ -163,17 +171,17 @@ pub(crate) fn replay(
     arguments: &DeadLetterArguments,
     clock: Clock,
 ) -> Result<(), Failure> {
-    let now = clock.now().wall;
-    let must_ask = arguments.force && !arguments.yes && !arguments.dry_run;
-    let must_ask = must_ask && arguments.filter(now)?.is_empty();
-    if must_ask && !io::stdin().is_terminal() {
+    let begun = clock.now().wall;
+    let is_blind = arguments.force && arguments.filter(begun)?.is_empty();
+    let must_ask = is_blind && !arguments.yes && !arguments.dry_run;
+    if must_ask && !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
         return Err(Failure::Usage(
             "--force without a filter delivers everything again that ever died; give a filter, or --yes if that is meant".to_owned(),
         ));
     }
     let mut desk = Desk::open(config, clients, arguments, clock)?;
     let plan = Plan::new(desk.config);
-    let mut planned = Selector::new(&plan, arguments);
+    let mut planned = Selector::new(&plan, arguments, begun);
     desk.read(|letter, standing| {
         planned.take(letter, standing);
         Ok(if planned.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
@@ -185,18 +193,19 @@ pub(crate) fn replay(
         print_selection(&planned, arguments.output)?;
     }
     if must_ask && 0 < planned.replays {
-        confirm(&planned)?;
+        confirm(&planned, &desk)?;
     }
     if arguments.dry_run || planned.replays == 0 {
         return print_summary(&Summary::of(&planned, 0, 0, arguments.dry_run), arguments.output);
     }
-    publish(&desk, &plan, &planned)
+    publish(&desk, &plan, &planned, begun)
 }
 
 /// What a replay takes, in the order of the topic.
 struct Selector<'p> {
     plan: &'p Plan,
-    force: bool,
+    /// With `--force`: when the command began.
+    force: Option<Timestamp>,
     limit: u64,
     selection: Selection,
     /// The deliveries of one partition that were taken: each is replayed once, however many dead
@@ -206,10 +215,10 @@ struct Selector<'p> {
 }
 
 impl<'p> Selector<'p> {
-    fn new(plan: &'p Plan, arguments: &DeadLetterArguments) -> Self {
+    fn new(plan: &'p Plan, arguments: &DeadLetterArguments, begun: Timestamp) -> Self {
         Self {
             plan,
-            force: arguments.force,
+            force: arguments.force.then_some(begun),
             limit: arguments.limit.unwrap_or(u64::MAX),
             selection: Selection::default(),
             taken: HashSet::new(),
@@ -236,12 +245,12 @@ impl<'p> Selector<'p> {
 }
 
 /// Publishes what is selected now: what somebody else has replayed since it was planned is not.
-fn publish(desk: &Desk<'_>, plan: &Plan, planned: &Selection) -> Result<(), Failure> {
+fn publish(desk: &Desk<'_>, plan: &Plan, planned: &Selection, begun: Timestamp) -> Result<(), Failure> {
     let arguments = desk.arguments;
     let publisher = Publisher::new(desk.clients, Topic::Events.name(&desk.config.kafka.topic_prefix))?;
     let pace = arguments.rate.map(pace);
     let mut progress = Progress::begin("replayed", planned.replays, desk.clock);
-    let mut selector = Selector::new(plan, arguments);
+    let mut selector = Selector::new(plan, arguments, begun);
     let read = desk.survey.read(|letter, standing, _| {
         if desk.filter.matches(&letter)
             && let Some(Action::Replay { generation, forced }) = selector.take(&letter, standing)
@@ -259,10 +268,10 @@ fn publish(desk: &Desk<'_>, plan: &Plan, planned: &Selection) -> Result<(), Fail
                 first_failed_at: None,
                 ..letter.passage
             };
-            publisher.publish(event, &passage, letter.partition);
+            publisher.publish(event, &passage, letter.partition, || desk.is_stopping());
             progress.at(publisher.acknowledged() + publisher.failed());
         }
-        if selector.is_full() || publisher.is_cut_off() {
+        if selector.is_full() || publisher.cut_off().is_some() {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -270,30 +279,35 @@ fn publish(desk: &Desk<'_>, plan: &Plan, planned: &Selection) -> Result<(), Fail
     });
     publisher.finish();
     progress.end();
-    let is_whole = read.is_ok() && !desk.is_stopping() && !publisher.is_cut_off();
+    let fault = read.err().or_else(|| publisher.cut_off().map(Failure::Kafka));
+    let is_whole = fault.is_none() && !desk.is_stopping();
+    // What was not come to is known from the count alone.
     let selection = if is_whole { &selector.selection } else { planned };
     let summary = Summary::of(selection, publisher.acknowledged(), publisher.failed(), false);
-    print_summary(&summary, arguments.output)?;
-    let cut_off = publisher.is_cut_off().then(|| Failure::Kafka("Kafka went away".to_owned()));
-    conclude(&summary, desk.is_stopping(), read.err().or(cut_off))
+    let printed = print_summary(&summary, arguments.output);
+    conclude(&summary, arguments, fault).and(printed)
 }
 
 fn conclude(
     summary: &Summary,
-    was_interrupted: bool,
-    fault_of_kafka: Option<Failure>,
+    arguments: &DeadLetterArguments,
+    fault: Option<Failure>,
 ) -> Result<(), Failure> {
     let Summary { failed, left, .. } = summary;
-    let again = "run the same command again to go on: what was replayed is not replayed twice";
-    if let Some(fault) = fault_of_kafka {
+    let again = match (arguments.force, arguments.limit) {
+        (false, None) => "run the same command again to go on: what was replayed is not replayed twice",
+        (true, _) => {
+            "run the same command again only if what was replayed now may be delivered once more; without --force nothing is"
+        }
+        (false, Some(_)) => "what was replayed is not replayed twice, but counts no more towards --limit",
+    };
+    if let Some(fault) = fault {
         return Err(Failure::Kafka(format!("{fault}; {} are left; {again}", failed + left)));
     }
-    if was_interrupted && 0 < *left {
-        return Err(Failure::No(format!("interrupted; {left} are left; {again}")));
-    }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Failure::No(format!("{failed} were not taken by Kafka; {again}"))),
+    match (left, failed) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure::No(format!("{failed} were not taken by Kafka; {again}"))),
+        _ => Err(Failure::No(format!("interrupted; {left} are left; {again}"))),
     }
 }
 
@@ -324,15 +338,25 @@ fn tell_none(filter: &Filter, arguments: &DeadLetterArguments) {
     write_line(&words);
 }
 
-fn confirm(planned: &Selection) -> Result<(), Failure> {
+fn confirm(planned: &Selection, desk: &Desk<'_>) -> Result<(), Failure> {
     write_line(&format!(
         "This delivers {} events again, {} of which were delivered before. Type yes to go on:",
         planned.replays, planned.forced
     ));
-    let mut answer = String::new();
-    io::stdin().lock().read_line(&mut answer).ok();
-    match answer.trim() {
-        "yes" | "y" => Ok(()),
-        _ => Err(Failure::No("nothing was replayed".to_owned())),
+    let (to_us, answers) = crossbeam_channel::bounded(1);
+    // On a thread of its own, for a read does not hear of Ctrl-C.
+    let asking = spawn_thread("answer", move || {
+        let mut answer = String::new();
+        io::stdin().lock().read_line(&mut answer).ok();
+        to_us.send(answer).ok()
+    });
+    asking.map_err(|error| Failure::Usage(format!("cannot ask: {error}")))?;
+    while !desk.is_stopping() {
+        match answers.recv_timeout(ANSWER) {
+            Ok(answer) if ["yes", "y"].contains(&answer.trim()) => return Ok(()),
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(_) | Err(RecvTimeoutError::Disconnected) => break,
+        }
     }
+    Err(Failure::No("nothing was replayed".to_owned()))
 }

@@ -128,6 +128,9 @@ impl ClientSettings {
             .set("message.max.bytes", "1000000000")
             // Kafka that is away for longer ends the command.
             .set("message.timeout.ms", "30000")
+            // Topics take batches as large as their largest record, and a batch that is refused fails
+            // whole.
+            .set("batch.size", self.max_record_bytes.min(1_000_000).to_string())
             // Bounds memory: reading waits for the acknowledgements.
             .set("queue.buffering.max.messages", "100000")
             .set("queue.buffering.max.kbytes", "65536");

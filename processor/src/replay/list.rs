@@ -142,7 +142,7 @@ fn standing_words(standing: Standing) -> &'static str {
         Standing::Dead => "dead",
         Standing::Replaying => "replaying",
         Standing::DiedAgain => "died again",
-        Standing::Done(_) => "done",
+        Standing::Done { .. } => "done",
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Publisher {
 struct Tally {
     acknowledged: AtomicU64,
     failed: AtomicU64,
-    /// Those of the failed for which Kafka was away.
+    /// Those for which Kafka was away.
     unanswered: AtomicU64,
 }
 
@@ -52,8 +52,14 @@ impl Publisher {
         Ok(Self { producer, topic, tally })
     }
 
-    /// Hands a replay over; waits where too many are under way.
-    pub(crate) fn publish(&self, event: &Event, passage: &Passage, partition: i32) {
+    /// Hands a replay over; waits where too many are under way, unless `is_stopping`.
+    pub(crate) fn publish(
+        &self,
+        event: &Event,
+        passage: &Passage,
+        partition: i32,
+        is_stopping: impl Fn() -> bool,
+    ) {
         let key = record_key(&event.source, &event.id);
         let mut record = BaseRecord::to(&self.topic)
             .partition(partition)
@@ -61,9 +67,14 @@ impl Publisher {
             .payload(event.body.as_ref())
             .headers(headers_of(event, passage));
         while let Err((error, refused)) = self.producer.send(record) {
-            if error.rdkafka_error_code() != Some(RDKafkaErrorCode::QueueFull) || self.is_cut_off() {
+            let is_full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
+            // An empty queue that is full has no room for this record at all.
+            if !is_full || self.cut_off().is_some() || self.producer.in_flight_count() == 0 {
                 self.tally.fail(&error);
-                break;
+                return;
+            }
+            if is_stopping() {
+                return;
             }
             self.producer.poll(FULL);
             record = refused;
@@ -71,7 +82,7 @@ impl Publisher {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Spends `wait` with what Kafka answers; less where it answers earlier.
+    /// Spends `wait` with what Kafka answers.
     pub(crate) fn listen(&self, wait: Duration) {
         self.producer.poll(wait);
     }
@@ -80,6 +91,7 @@ impl Publisher {
     pub(crate) fn finish(&self) {
         if let Err(error) = self.producer.flush(FLUSH) {
             tracing::warn!(%error, "not every replay was answered");
+            self.tally.unanswered.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -93,10 +105,13 @@ impl Publisher {
         self.tally.failed.load(Ordering::Relaxed)
     }
 
-    /// Whether there is no use in going on: Kafka was away for as long as a record is tried, or the
+    /// Why there is no use in going on: Kafka was away for as long as a record is tried, or the
     /// producer is lost.
-    pub(crate) fn is_cut_off(&self) -> bool {
-        0 < self.tally.unanswered.load(Ordering::Relaxed) || self.producer.client().fatal_error().is_some()
+    pub(crate) fn cut_off(&self) -> Option<String> {
+        if let Some((code, why)) = self.producer.client().fatal_error() {
+            return Some(format!("Kafka takes nothing more: {code}: {why}"));
+        }
+        (0 < self.tally.unanswered.load(Ordering::Relaxed)).then(|| "Kafka went away".to_owned())
     }
 }
 

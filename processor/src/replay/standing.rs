@@ -1,5 +1,9 @@
 //! Where the delivery of a dead letter stands by now, and what a replay makes of it.
 
+use std::time::Duration;
+
+use hookwell_common::time::Timestamp;
+
 use super::letter::DeadLetter;
 use crate::route::Plan;
 use crate::state::{DeliveryState, Status};
@@ -13,8 +17,13 @@ pub enum Standing {
     Replaying,
     /// A replay died as well, and a newer dead letter tells of it.
     DiedAgain,
-    /// It was delivered after all. Holds the generation that was.
-    Done(u16),
+    /// It was delivered after all.
+    Done {
+        /// The generation that was.
+        generation: u16,
+        /// When, by the clock of whoever delivered it.
+        at: Timestamp,
+    },
 }
 
 /// What a replay makes of a dead letter.
@@ -69,17 +78,29 @@ impl Standing {
             Status::Dead | Status::Retrying { .. } if state.generation == generation => Standing::Dead,
             Status::Dead => Standing::DiedAgain,
             Status::Retrying { .. } => Standing::Replaying,
-            Status::Done => Standing::Done(state.generation),
+            Status::Done => Standing::Done { generation: state.generation, at: state.updated },
         }
     }
 }
 
-/// What a replay makes of `letter`; `None` where it has nothing to do with it.
-pub fn action(letter: &DeadLetter, standing: Standing, plan: &Plan, force: bool) -> Option<Action> {
+/// States keep whole seconds, rounded up.
+const ROUNDING: Duration = Duration::from_secs(1);
+
+/// What a replay makes of `letter`; `None` where it has nothing to do with it. With `force` what was
+/// delivered before that moment is delivered again: not what this very run, or another beside it,
+/// came to.
+pub fn action(
+    letter: &DeadLetter,
+    standing: Standing,
+    plan: &Plan,
+    force: Option<Timestamp>,
+) -> Option<Action> {
     let (before, forced) = match standing {
         Standing::Dead => (letter.passage.generation, false),
-        Standing::Done(generation) if force => (generation, true),
-        Standing::Done(_) | Standing::Replaying | Standing::DiedAgain => return None,
+        Standing::Done { generation, at } if force.is_some_and(|begun| at <= begun.plus(ROUNDING)) => {
+            (generation, true)
+        }
+        Standing::Done { .. } | Standing::Replaying | Standing::DiedAgain => return None,
     };
     Some(match obstacle(letter, plan) {
         Some(reason) => Action::Skip(reason),
@@ -100,7 +121,6 @@ fn obstacle(letter: &DeadLetter, plan: &Plan) -> Option<SkipReason> {
 
 #[cfg(test)]
 mod tests {
-    use hookwell_common::time::Timestamp;
     use rstest::rstest;
 
     use super::super::letter::tests::letter;
@@ -113,6 +133,10 @@ mod tests {
         Some(DeliveryState { status, generation, first_seen: moment, updated: moment, burial: None })
     }
 
+    const fn done(generation: u16) -> Standing {
+        Standing::Done { generation, at: Timestamp::from_millis(1000) }
+    }
+
     const RETRYING: Status = Status::Retrying { next_attempt: 1 };
 
     #[rstest]
@@ -122,8 +146,8 @@ mod tests {
     #[case::the_state_is_seen_before_its_replay(state(Status::Dead, 1), Standing::Dead)]
     #[case::its_replay_is_under_way(state(RETRYING, 3), Standing::Replaying)]
     #[case::its_replay_died(state(Status::Dead, 3), Standing::DiedAgain)]
-    #[case::its_replay_succeeded(state(Status::Done, 3), Standing::Done(3))]
-    #[case::it_was_sent_again_and_delivered(state(Status::Done, 2), Standing::Done(2))]
+    #[case::its_replay_succeeded(state(Status::Done, 3), done(3))]
+    #[case::it_was_sent_again_and_delivered(state(Status::Done, 2), done(2))]
     fn a_dead_letter_stands(#[case] state: Option<DeliveryState>, #[case] expected: Standing) {
         let mut letter = letter("1", "orders", DeadLetterReason::Exhausted);
         letter.passage.generation = 2;
@@ -153,9 +177,9 @@ to = ["orders"]
         true,
         AGAIN
     )]
-    #[case::it_is_done("orders", DeadLetterReason::Exhausted, Standing::Done(4), false, None)]
+    #[case::it_is_done("orders", DeadLetterReason::Exhausted, done(4), false, None)]
     #[case::it_is_done_and_forced(
-        "orders", DeadLetterReason::Exhausted, Standing::Done(4), true, Some(Action::Replay { generation: 5, forced: true })
+        "orders", DeadLetterReason::Exhausted, done(4), true, Some(Action::Replay { generation: 5, forced: true })
     )]
     #[case::it_is_under_way("orders", DeadLetterReason::Exhausted, Standing::Replaying, true, None)]
     #[case::a_newer_letter_stands_for_it(
@@ -190,7 +214,7 @@ to = ["orders"]
     #[case::generations_are_used_up(
         "orders",
         DeadLetterReason::Exhausted,
-        Standing::Done(u16::MAX),
+        done(u16::MAX),
         true,
         Some(Action::Skip(SkipReason::LastGeneration))
     )]
@@ -201,6 +225,7 @@ to = ["orders"]
         #[case] force: bool,
         #[case] expected: Option<Action>,
     ) {
+        let force = force.then_some(Timestamp::from_seconds(60));
         assert_eq!(action(&letter("1", destination, reason), standing, &plan(CONFIG), force), expected);
     }
 
@@ -209,6 +234,16 @@ to = ["orders"]
         let letter = letter("1", "", DeadLetterReason::Unroutable);
         let plan = plan(&CONFIG.replace("order.*", "refund.*"));
         let expected = Some(Action::Skip(SkipReason::Unroutable));
-        assert_eq!(action(&letter, Standing::Dead, &plan, false), expected);
+        assert_eq!(action(&letter, Standing::Dead, &plan, None), expected);
+    }
+
+    #[test]
+    fn force_leaves_alone_what_was_delivered_after_the_command_began() {
+        let letter = letter("1", "orders", DeadLetterReason::Exhausted);
+        let begun = Timestamp::from_seconds(100);
+        let delivered = |seconds| Standing::Done { generation: 1, at: Timestamp::from_seconds(seconds) };
+        let again = Some(Action::Replay { generation: 2, forced: true });
+        assert_eq!(action(&letter, delivered(100), &plan(CONFIG), Some(begun)), again);
+        assert_eq!(action(&letter, delivered(102), &plan(CONFIG), Some(begun)), None);
     }
 }

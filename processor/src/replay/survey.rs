@@ -60,7 +60,13 @@ impl Survey {
         let reader =
             |topic: Topic| PartitionReader::new(clients, group_id, topic.name(prefix), clock, stopping);
         let letters = reader(Topic::DeadLetters)?;
-        let extents = (0..partitions).map(|partition| letters.extent(partition)).collect::<Result<_, _>>()?;
+        let extent = |partition| {
+            if stopping.load(Ordering::Relaxed) {
+                return Err(Failure::No("interrupted before anything was read".to_owned()));
+            }
+            letters.extent(partition)
+        };
+        let extents = (0..partitions).map(extent).collect::<Result<_, _>>()?;
         Ok(Self { letters, states: reader(Topic::State)?, extents })
     }
 
@@ -155,6 +161,7 @@ impl PartitionReader {
             .and_then(|()| self.consumer.assign(&assignment))
             .map_err(|error| self.failure(partition, &error))?;
         let mut seen = self.clock.mono();
+        let mut last_error = String::new();
         while !self.stopping.load(Ordering::Relaxed) {
             match self.consumer.poll(POLL) {
                 Some(Ok(message)) if message.partition() != partition => {}
@@ -171,15 +178,22 @@ impl PartitionReader {
                         return Ok(ControlFlow::Continue(()));
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(at))) if at == partition => {
+                // A leader that is new may not know yet how far the partition reaches.
+                Some(Err(KafkaError::PartitionEOF(at)))
+                    if at == partition && end <= self.extent(partition)?.1 =>
+                {
                     return Ok(ControlFlow::Continue(()));
                 }
-                Some(Err(error)) => log_client_error(&error, "met while reading"),
+                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(error)) => {
+                    log_client_error(&error, "met while reading");
+                    last_error = format!(" ({error})");
+                }
                 None => {}
             }
             if PATIENCE < self.clock.mono().saturating_sub(seen) {
                 return Err(Failure::Kafka(format!(
-                    "{}/{partition} could not be read: Kafka has given nothing for {} s",
+                    "{}/{partition} could not be read: Kafka has given nothing for {} s{last_error}",
                     self.topic,
                     PATIENCE.as_secs()
                 )));

@@ -27,6 +27,7 @@ tests![
     only_force_replays_what_was_delivered,
     force_without_a_filter_is_refused_where_nobody_can_be_asked,
     a_body_of_exactly_the_limit_is_replayed,
+    many_at_once_are_replayed_where_topics_take_small_batches_only,
     wrong_flags_are_told_with_what_is_right,
     a_dead_letter_topic_that_is_missing_or_empty_is_told,
     a_kafka_that_goes_away_in_the_middle_ends_the_replay_and_loses_nothing,
@@ -364,6 +365,26 @@ fn a_body_of_exactly_the_limit_is_replayed(common: &Common) -> Result<()> {
     handle_all(&stage)?;
     let calls = stage.handler.calls();
     ensure!(calls.last().is_some_and(|call| call.status == 200 && call.body == body), "{calls:?}");
+    Ok(())
+}
+
+fn many_at_once_are_replayed_where_topics_take_small_batches_only(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 1;
+        settings.ingest = "max_body_bytes = 20000".to_owned();
+    })?;
+    stage.handler.answer(|_| 400.into());
+    let ingest = stage.ingest()?;
+    for number in 0..80 {
+        let signed = Sender::GitHub.sign(&format!("large-{number}"), "x".repeat(20_000));
+        ensure!(post(stage.port, &signed)?.0 == 200);
+    }
+    ensure!(ingest.stop()?.success());
+    let processor = stage.processor()?;
+    stage.reader.until_holds(&stage.topic("dlq"), 80)?;
+    ensure!(processor.stop()?.success());
+    let answer = replay(&stage, &[])?;
+    ensure!(sums(&answer)? == [80, 80, 0, 0], "{answer:?}");
     Ok(())
 }
 
