@@ -157,7 +157,11 @@ fn start_programs(config: &Config, cluster: &Cluster) -> Result<(Program, Progra
     if cluster.takes_topics() {
         let created =
             answer(&folder.join("processor"), &["--config", CONFIG, "--create-topics"], &environment)?;
-        ensure!(created.status == Some(0), "the topics could not be created: {}", created.err);
+        ensure!(
+            created.status == Some(0),
+            "the topics could not be created: {}\nWhere they are an older Hookwell's, `rm -rf {HOME}` begins anew",
+            created.err.trim_end()
+        );
     }
     let start = |name: &str, admin: SocketAddr| {
         let log = PathBuf::from(format!("{HOME}/{name}.log"));
