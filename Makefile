@@ -39,6 +39,7 @@ bench: ## Measure both programs beside the least that their work costs, about te
 	cargo run --release --locked -p hookwell-bench -- ingest
 	cargo run --release --locked -p hookwell-bench -- processor
 	cargo run --release --locked -p hookwell-bench -- state
+	cargo run --release --locked -p hookwell-bench -- replay
 
 .PHONY: scale
 scale: ## Measure what more processors bring, and how long a partition stands still when one comes or goes
