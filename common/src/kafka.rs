@@ -7,7 +7,7 @@ mod context;
 mod topology;
 mod verdict;
 
-pub use carry::{collect_headers, copy_record, headers_of};
+pub use carry::{appended_at, collect_headers, copy_record, headers_of};
 pub use client::ClientSettings;
 pub use context::{Figures, LoggingContext, Statistics, log_client_error, log_client_line};
 pub use topology::{

@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
-use hookwell_common::kafka::{copy_record, log_client_error};
+use hookwell_common::kafka::{appended_at, copy_record, log_client_error};
 use hookwell_common::lifecycle::Failure;
-use hookwell_common::time::Timestamp;
 use rdkafka::consumer::{BaseConsumer, Consumer, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -463,10 +462,9 @@ fn is_fatal(error: &KafkaError) -> bool {
 
 /// A record as a lane takes it.
 pub(crate) fn arrival(message: &BorrowedMessage<'_>, stream: Stream) -> Arrival {
-    let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
     Arrival {
         place: Place { stream, offset: Offset(message.offset()) },
-        appended_at: Timestamp::from_millis(millis.unwrap_or_default()),
+        appended_at: appended_at(message),
         raw: copy_record(message),
     }
 }

@@ -6,6 +6,7 @@ use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 
 use crate::event::Event;
 use crate::record::{Passage, RawRecord, encode_headers};
+use crate::time::Timestamp;
 
 /// The headers of the record for `event`.
 pub fn headers_of(event: &Event, passage: &Passage) -> OwnedHeaders {
@@ -33,4 +34,10 @@ pub fn copy_record(message: &BorrowedMessage<'_>) -> RawRecord {
         RawRecord::copy(message.key(), value, headers)
     };
     catch_unwind(AssertUnwindSafe(whole)).unwrap_or_else(|_| bare())
+}
+
+/// When the broker wrote the record, by its clock.
+pub fn appended_at(message: &BorrowedMessage<'_>) -> Timestamp {
+    let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
+    Timestamp::from_millis(millis.unwrap_or_default())
 }

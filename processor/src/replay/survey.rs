@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hookwell_common::kafka::{ClientSettings, LoggingContext, copy_record, log_client_error};
+use hookwell_common::kafka::{ClientSettings, LoggingContext, appended_at, copy_record, log_client_error};
 use hookwell_common::lifecycle::{Clock, Failure};
 use hookwell_common::time::Timestamp;
 use hookwell_common::topics::Topic;
@@ -208,9 +208,7 @@ impl PartitionReader {
 }
 
 fn letter(message: &BorrowedMessage<'_>) -> DeadLetter {
-    let millis = message.timestamp().to_millis().and_then(|millis| u64::try_from(millis).ok());
-    let dead_at = Timestamp::from_millis(millis.unwrap_or_default());
-    DeadLetter::read(&copy_record(message), message.partition(), message.offset(), dead_at)
+    DeadLetter::read(&copy_record(message), message.partition(), message.offset(), appended_at(message))
 }
 
 fn distance(start: i64, end: i64) -> u64 {
