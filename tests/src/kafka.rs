@@ -1,17 +1,21 @@
-//! A real Apache Kafka on this machine: one node in KRaft mode, its jars from Maven.
+//! A real Apache Kafka on this machine, in KRaft mode: one node or a cluster of three, its jars
+//! from Maven.
 
-use std::fs::{self, File};
-use std::net::{TcpListener, TcpStream};
+mod node;
+mod roles;
+
+use std::fs;
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
 
-use crate::program::child;
-use crate::wait;
+use node::Ports;
+
+pub use node::Node;
 
 /// The project's directory.
 pub fn project() -> PathBuf {
@@ -32,172 +36,182 @@ pub fn free_port() -> Result<u16> {
     ports.into_iter().find(is_free).context("every port is taken")
 }
 
-/// One node, ended when dropped.
+/// What a Kafka is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct Shape {
+    /// How many nodes: one, or three with three copies of everything, of which two must be there.
+    pub nodes: usize,
+    /// How many programs may have a [`Detour`](crate::detour::Detour) at the same time.
+    pub doors: usize,
+}
+
+/// One node or three, ended when dropped.
 #[derive(Debug)]
 pub struct Kafka {
-    port: u16,
-    home: PathBuf,
-    jars: PathBuf,
-    node: Mutex<Option<Child>>,
+    nodes: Vec<Node>,
+    /// The doors that nobody uses.
+    doors: Mutex<Vec<usize>>,
 }
 
 impl Kafka {
     /// Starts a node whose data lies under `home`; what lies there already is used again.
     pub fn start(home: &Path) -> Result<Self> {
-        Self::start_at(home, free_port()?, free_port()?)
+        Self::start_as(home, Shape { nodes: 1, doors: 0 })
     }
 
     /// [`Kafka::start`], on chosen ports.
     pub fn start_at(home: &Path, port: u16, controller_port: u16) -> Result<Self> {
-        let jars = jars()?;
-        fs::create_dir_all(home)?;
-        let kafka = Self { port, home: home.to_owned(), jars, node: Mutex::new(None) };
-        fs::write(kafka.properties(), kafka.settings(controller_port))?;
-        if !home.join("data/meta.properties").exists() {
-            kafka.format()?;
+        let ports = Ports { broker: port, controller: controller_port, doors: Vec::new() };
+        Self::of_one(home, ports)
+    }
+
+    /// Starts nodes whose data lies under `home`, on free ports.
+    pub fn start_as(home: &Path, shape: Shape) -> Result<Self> {
+        match shape.nodes {
+            1 => Self::of_one(home, Ports::free(shape.doors)?),
+            _ => Self::of_many(home, shape),
+        }
+    }
+
+    fn of_one(home: &Path, ports: Ports) -> Result<Self> {
+        let controller = format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", ports.controller);
+        let doors = ports.doors.len();
+        let node = Node::new(1, ports, home.to_owned(), &["-Xms256m", "-Xmx768m"])?;
+        node.configure(&[&controller, SETTINGS_OF_ONE, SETTINGS].join("\n"))?;
+        node.format(&["--standalone"], || node.cluster_name())?;
+        node.revive()?;
+        Ok(Self::of(vec![node], doors))
+    }
+
+    fn of_many(home: &Path, shape: Shape) -> Result<Self> {
+        let ids = 1..=i32::try_from(shape.nodes)?;
+        let ports: Vec<_> = ids.clone().map(|_| Ports::free(shape.doors)).collect::<Result<_>>()?;
+        let voter = |(id, ports): (i32, &Ports)| format!("{id}@127.0.0.1:{}", ports.controller);
+        let voters: Vec<_> = ids.clone().zip(&ports).map(voter).collect();
+        let voters = format!("controller.quorum.voters={}", voters.join(","));
+        let nodes: Vec<_> = ids
+            .zip(ports)
+            .map(|(id, ports)| Node::new(id, ports, home.join(format!("node-{id}")), HEAP_OF_MANY))
+            .collect::<Result<_>>()?;
+        let kafka = Self::of(nodes, shape.doors);
+        let cluster = kafka.nodes[0].cluster_name()?;
+        for node in &kafka.nodes {
+            node.configure(&[&voters, SETTINGS_OF_MANY, SETTINGS].join("\n"))?;
+            node.format(&[], || Ok(cluster.clone()))?;
         }
         kafka.revive()?;
+        kafka.until_healthy()?;
         Ok(kafka)
+    }
+
+    fn of(nodes: Vec<Node>, doors: usize) -> Self {
+        Self { nodes, doors: Mutex::new((0..doors).collect()) }
     }
 
     /// Where clients begin.
     pub fn bootstrap_servers(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        let all: Vec<_> = self.nodes.iter().map(Node::address).collect();
+        all.join(",")
     }
 
-    /// The process id, while it runs.
+    /// How many copies of each partition there are when all is well.
+    pub fn copies(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The node that Kafka calls `id`; the first is 1.
+    pub fn node(&self, id: i32) -> Result<&Node> {
+        self.nodes.iter().find(|node| node.id() == id).with_context(|| format!("there is no node {id}"))
+    }
+
+    /// The process id of the first node, while it runs.
     pub fn id(&self) -> Option<u32> {
-        self.node.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Child::id)
+        self.nodes[0].process_id()
     }
 
-    /// Where its log lies.
+    /// Where the log of the first node lies.
     pub fn log(&self) -> PathBuf {
-        self.home.join("kafka.log")
+        self.nodes[0].log()
     }
 
-    /// Starts the node again after [`Kafka::kill`].
+    /// Starts every node that does not run, and waits until all listen.
     pub fn revive(&self) -> Result<()> {
-        let log = File::options().create(true).append(true).open(self.log())?;
-        let node = self
-            .java()
-            .args(["-Xms256m", "-Xmx768m", "-XX:+UseSerialGC", "kafka.Kafka"])
-            .arg(self.properties())
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .context("java could not be started")?;
-        *self.node.lock().unwrap_or_else(PoisonError::into_inner) = Some(node);
-        wait::until("Kafka to listen", || {
-            let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(status) = node.as_mut().map(Child::try_wait).transpose()?.flatten() {
-                let log = fs::read_to_string(self.log()).unwrap_or_default();
-                let tail: Vec<_> = log.lines().rev().take(5).collect();
-                return Ok(Some(Err(anyhow::anyhow!("Kafka ended with {status}: {tail:?}"))));
-            }
-            Ok(TcpStream::connect(("127.0.0.1", self.port)).ok().map(|_| Ok(())))
-        })?
+        // None of three listens before two of them are there.
+        self.nodes.iter().try_for_each(Node::spawn)?;
+        self.nodes.iter().try_for_each(Node::until_listening)
     }
 
-    /// Kills the node; what it has not synced lies in the page cache and survives.
+    /// Kills all nodes; what they have not synced lies in the page cache and survives.
     pub fn kill(&self) -> Result<()> {
-        if let Some(mut node) = self.node.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            node.kill()?;
-            node.wait()?;
-        }
-        Ok(())
+        self.nodes.iter().try_for_each(Node::kill)
     }
 
-    /// Freezes the node: it answers nothing, and keeps its connections.
+    /// Freezes all nodes: they answer nothing, and keep their connections.
     pub fn freeze(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.nodes.iter().try_for_each(Node::freeze)
     }
 
     /// Ends [`Kafka::freeze`].
     pub fn thaw(&self) -> Result<()> {
-        self.signal(Signal::CONT)
+        self.nodes.iter().try_for_each(Node::thaw)
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
-        let node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-        let node = node.as_ref().context("Kafka is not running")?;
-        Ok(kill_process(Pid::from_child(node), signal)?)
+    /// A door for one program, or nothing if all are in use.
+    pub(crate) fn take_door(&self) -> Option<usize> {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).pop()
     }
 
-    /// Gives the node a moment to close its files, then ends it.
-    fn stop(&self) -> Result<()> {
-        self.signal(Signal::TERM)?;
-        let ended = wait::until_within(std::time::Duration::from_secs(20), "Kafka to end", || {
-            let mut node = self.node.lock().unwrap_or_else(PoisonError::into_inner);
-            Ok(node.as_mut().map(Child::try_wait).transpose()?.flatten())
-        });
-        match ended {
-            Ok(_) => Ok(()),
-            Err(_) => self.kill(),
-        }
-    }
-
-    fn properties(&self) -> PathBuf {
-        self.home.join("server.properties")
-    }
-
-    fn java(&self) -> Command {
-        let mut java = child("java");
-        java.arg("-cp").arg(self.jars.join("*"));
-        java
-    }
-
-    fn format(&self) -> Result<()> {
-        let tool = "kafka.tools.StorageTool";
-        let id = self.java().args([tool, "random-uuid"]).output().context("java could not be started")?;
-        let id = String::from_utf8(id.stdout)?;
-        let id = id.lines().last().context("Kafka's storage tool gave no id")?;
-        let output = self
-            .java()
-            .args([tool, "format", "--standalone", "-t", id, "-c"])
-            .arg(self.properties())
-            .output()
-            .context("java could not be started")?;
-        ensure!(
-            output.status.success(),
-            "Kafka's storage could not be formatted: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(())
-    }
-
-    fn settings(&self, controller_port: u16) -> String {
-        let (port, data) = (self.port, self.home.join("data"));
-        format!(
-            "process.roles=broker,controller
-node.id=1
-controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=PLAINTEXT
-log.dirs={}
-offsets.topic.replication.factor=1
-offsets.topic.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-group.initial.rebalance.delay.ms=0
-group.min.session.timeout.ms=1000
-auto.create.topics.enable=false
-",
-            data.display()
-        )
+    /// Ends [`Kafka::take_door`].
+    pub(crate) fn give_back_door(&self, door: usize) {
+        self.doors.lock().unwrap_or_else(PoisonError::into_inner).push(door);
     }
 }
 
 impl Drop for Kafka {
     fn drop(&mut self) {
-        // Frozen nodes cannot be told to end.
-        self.thaw().and_then(|()| self.stop()).ok();
+        match self.nodes.as_slice() {
+            // Frozen nodes cannot be told to end.
+            [node] => node.thaw().and_then(|()| node.stop()).ok(),
+            // To end well each of several needs the others, and their data is of no more use.
+            _ => self.kill().ok(),
+        };
     }
 }
+
+const SETTINGS: &str = "group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+auto.create.topics.enable=false
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+";
+
+const SETTINGS_OF_ONE: &str = "offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1";
+
+/// Three processes on a small machine; the second compiler would cost them the first minute.
+const HEAP_OF_MANY: &[&str] = &["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"];
+
+/// A dead or frozen node is missed after four seconds instead of nine, and a copy that stands
+/// still after three instead of thirty. On a machine that is busy less would miss the living.
+const SETTINGS_OF_MANY: &str = "default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+unclean.leader.election.enable=false
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=500
+replica.lag.time.max.ms=3000
+num.network.threads=2
+num.io.threads=4";
 
 /// Whether a Kafka can be started here: there is Java, and its jars are here or Maven can fetch them.
 pub fn can_start() -> bool {

@@ -4,12 +4,15 @@
 //! Nothing depends on this crate.
 
 pub mod auditor;
+pub mod detour;
 pub mod docker;
 pub mod handler;
 pub mod kafka;
 pub mod load;
 pub mod program;
+pub mod proxy;
 pub mod reader;
+pub mod recovery;
 pub mod sender;
 pub mod socket;
 pub mod stage;

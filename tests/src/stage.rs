@@ -33,6 +33,10 @@ pub struct Settings {
     pub partitions: u32,
     /// More of `[kafka.properties]`.
     pub kafka_properties: String,
+    /// Where ingest begins, if not where everybody does: a [`Detour`](crate::detour::Detour).
+    pub ingest_begins_at: Option<String>,
+    /// Where processors begin, if not where everybody does.
+    pub processor_begins_at: Option<String>,
     /// More of `[ingest]`.
     pub ingest: String,
     /// More of `[processor]`.
@@ -54,6 +58,8 @@ impl Default for Settings {
             partitions: 3,
             // After a SIGKILL nobody gets the partitions earlier.
             kafka_properties: "\"session.timeout.ms\" = 3000".to_owned(),
+            ingest_begins_at: None,
+            processor_begins_at: None,
             ingest: String::new(),
             processor: String::new(),
             retry: "tiers = [\"300ms\", \"1s\"]\nmax_attempts = 3\njitter = 0.0".to_owned(),
@@ -148,6 +154,8 @@ impl Stage {
         let Settings {
             partitions,
             kafka_properties,
+            ingest_begins_at: _,
+            processor_begins_at: _,
             ingest,
             processor,
             retry,
@@ -170,7 +178,7 @@ impl Stage {
 bootstrap_servers = \"{}\"
 topic_prefix = \"{}\"
 partitions = {partitions}
-replication_factor = 1
+replication_factor = {}
 [kafka.properties]
 {kafka_properties}
 [ingest]
@@ -189,6 +197,7 @@ group_id = \"{}\"
 ",
             self.kafka.bootstrap_servers(),
             self.prefix,
+            self.kafka.copies(),
             self.port,
             self.admin_port,
             self.prefix,
@@ -208,7 +217,8 @@ group_id = \"{}\"
     /// Starts ingest with `failpoints` armed.
     pub fn start_ingest(&self, failpoints: &str) -> Result<Program> {
         let admin = format!("127.0.0.1:{}", self.admin_port);
-        self.start(&self.binaries.ingest, "ingest", failpoints, &admin)
+        let servers = self.settings.ingest_begins_at.as_deref();
+        self.start(&self.binaries.ingest, "ingest", servers, &[("FAILPOINTS", failpoints)], &admin)
     }
 
     /// Starts a processor and waits until all its lanes are restored.
@@ -218,7 +228,14 @@ group_id = \"{}\"
 
     /// Starts a processor with `failpoints` armed.
     pub fn start_processor(&self, failpoints: &str) -> Result<Program> {
-        self.start(&self.binaries.processor, "processor", failpoints, &format!("127.0.0.1:{}", free_port()?))
+        self.start_processor_at(self.settings.processor_begins_at.as_deref(), failpoints)
+    }
+
+    /// [`Stage::start_processor`], one that begins at `servers`, or where everybody does.
+    pub fn start_processor_at(&self, servers: Option<&str>, failpoints: &str) -> Result<Program> {
+        let admin = format!("127.0.0.1:{}", free_port()?);
+        let environment = [("HOOKWELL__PROCESSOR__ADMIN_LISTEN", admin.as_str()), ("FAILPOINTS", failpoints)];
+        self.start(&self.binaries.processor, "processor", servers, &environment, &admin)
     }
 
     /// Starts the processor with `arguments` that have it do something else and end by itself. What
@@ -231,14 +248,19 @@ group_id = \"{}\"
         Program::start(&self.binaries.processor, &arguments, &[], &log, "")
     }
 
-    fn start(&self, binary: &Path, name: &str, failpoints: &str, admin: &str) -> Result<Program> {
+    fn start(
+        &self,
+        binary: &Path,
+        name: &str,
+        servers: Option<&str>,
+        environment: &[(&str, &str)],
+        admin: &str,
+    ) -> Result<Program> {
         let log =
             self.folder.path().join(format!("{name}-{}.log", self.started.fetch_add(1, Ordering::Relaxed)));
         let config = self.config();
-        let mut environment = vec![("FAILPOINTS", failpoints)];
-        if name == "processor" {
-            environment.push(("HOOKWELL__PROCESSOR__ADMIN_LISTEN", admin));
-        }
+        let servers = servers.map(|servers| ("HOOKWELL__KAFKA__BOOTSTRAP_SERVERS", servers));
+        let environment: Vec<_> = environment.iter().copied().chain(servers).collect();
         Program::start(binary, &["--config", &config.to_string_lossy()], &environment, &log, admin)
     }
 

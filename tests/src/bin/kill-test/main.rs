@@ -1,8 +1,6 @@
 //! The kill test: load from three senders while programs and Kafka are killed and frozen, and then
 //! the count of what was lost, doubled or called twice.
 
-mod recovery;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
@@ -18,11 +16,10 @@ use hookwell_tests::handler::{Call, HttpHandler, Reply};
 use hookwell_tests::kafka::{Kafka, project};
 use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::program::Program;
+use hookwell_tests::recovery::{self, Fault};
 use hookwell_tests::stage::{Binaries, Settings, Stage};
 use hookwell_tests::wait;
 use rustix::process::Signal;
-
-use recovery::Fault;
 
 /// Kills programs under load, and counts.
 #[derive(Debug, Parser)]
@@ -127,7 +124,7 @@ fn strike(stage: &Stage, load: &Load, every: Duration) -> Result<Vec<Fault>> {
         let mut note = |what: &'static str| {
             let at = clock.now().wall.as_millis();
             say(&format!("{} accepted: {what}", load.sent()));
-            faults.push(Fault { what, at });
+            faults.push(Fault { what: what.to_owned(), began: at, ended: at });
         };
         match round % 8 {
             3 if round < 8 => {

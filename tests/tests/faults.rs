@@ -1,0 +1,122 @@
+//! The failure matrix, a row a test: steady load, a fault, its end, and then every accepted event
+//! is settled, once.
+//!
+//! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
+//! detours for all rows that spoil the network, side by side.
+
+mod faults {
+    pub(crate) mod brokers;
+    pub(crate) mod drill;
+    pub(crate) mod network;
+}
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use anyhow::Result;
+use hookwell_tests::kafka::{Kafka, Shape};
+use hookwell_tests::stage::Binaries;
+use libtest_mimic::{Arguments, Failed, Trial};
+use tempfile::TempDir;
+
+/// What all rows share.
+#[derive(Debug)]
+pub(crate) struct Common {
+    binaries: Binaries,
+    cluster: Lazy,
+    node: Lazy,
+    /// Held by whoever strikes nodes of the cluster.
+    turn: Mutex<()>,
+}
+
+/// A Kafka that is started when the first row needs it.
+#[derive(Debug)]
+struct Lazy {
+    shape: Shape,
+    home: TempDir,
+    started: OnceLock<Arc<Kafka>>,
+    starting: Mutex<()>,
+}
+
+impl Lazy {
+    fn new(shape: Shape) -> Result<Self> {
+        let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
+        Ok(Self { shape, home, started: OnceLock::new(), starting: Mutex::new(()) })
+    }
+
+    fn get(&self) -> Result<Arc<Kafka>> {
+        let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kafka) = self.started.get() {
+            return Ok(Arc::clone(kafka));
+        }
+        let kafka = Arc::new(Kafka::start_as(self.home.path(), self.shape)?);
+        Ok(Arc::clone(self.started.get_or_init(|| kafka)))
+    }
+}
+
+/// The cluster, for as long as this row has it for itself. Ends with every node alive.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    pub(crate) kafka: Arc<Kafka>,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        // The next row waits until all is well, and says what is not.
+        self.kafka.thaw().ok();
+        self.kafka.revive().ok();
+    }
+}
+
+impl Common {
+    /// Three nodes that are well, for this row alone.
+    pub(crate) fn cluster(&self) -> Result<Turn<'_>> {
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let kafka = self.cluster.get()?;
+        kafka.until_healthy()?;
+        Ok(Turn { kafka, _turn: turn })
+    }
+
+    /// One node with detours, for all.
+    pub(crate) fn node(&self) -> Result<Arc<Kafka>> {
+        self.node.get()
+    }
+}
+
+/// A row: its name is a sentence.
+type Test = (&'static str, fn(&Common) -> Result<()>);
+
+/// The rows of a module, each under its own name.
+macro_rules! tests {
+    ($($test:ident),+ $(,)?) => {
+        /// The rows of this file.
+        pub(crate) const TESTS: &[crate::Test] = &[$((stringify!($test), $test)),+];
+    };
+}
+pub(crate) use tests;
+
+fn main() -> Result<ExitCode> {
+    let mut arguments = Arguments::from_args();
+    // Each row waits most of the time; what it waits for runs on two cores or more.
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    let common = Arc::new(Common {
+        binaries: Binaries {
+            ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
+            processor: PathBuf::from(env!("CARGO_BIN_EXE_processor-under-test")),
+        },
+        cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
+        node: Lazy::new(Shape { nodes: 1, doors: 4 })?,
+        turn: Mutex::new(()),
+    });
+    let trial = |file: &str, (name, test): Test| {
+        let common = Arc::clone(&common);
+        Trial::test(format!("{file}::{name}"), move || {
+            test(&common).map_err(|error| Failed::from(format!("{error:#}")))
+        })
+    };
+    let files = [("brokers", faults::brokers::TESTS), ("network", faults::network::TESTS)];
+    let trials = files.iter().flat_map(|(file, tests)| tests.iter().map(|test| trial(file, *test))).collect();
+    Ok(libtest_mimic::run(&arguments, trials).exit_code())
+}
