@@ -135,6 +135,11 @@ impl HttpHandler {
         Ok(Self { port, server, state })
     }
 
+    /// Where it listens.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Where calls for `destination` go.
     pub fn url(&self, destination: &str) -> String {
         format!("http://127.0.0.1:{}/{destination}", self.port)

@@ -91,9 +91,8 @@ pub fn table(faults: &[Fault], recoveries: &[Recovery]) -> Table {
     table
 }
 
-/// Adds a line a fault to `target/faults/recovery.jsonl`, in seconds, as information. `row` is the
-/// test's name.
-pub fn keep(row: &str, faults: &[Fault], recoveries: &[Recovery]) -> Result<()> {
+/// Adds a line a fault to `target/faults/recovery.jsonl`, in seconds, as information.
+pub fn keep(faults: &[Fault], recoveries: &[Recovery]) -> Result<()> {
     let folder = project().join("target/faults");
     fs::create_dir_all(&folder)?;
     let mut file = File::options().create(true).append(true).open(folder.join("recovery.jsonl"))?;
@@ -101,8 +100,8 @@ pub fn keep(row: &str, faults: &[Fault], recoveries: &[Recovery]) -> Result<()> 
     let next = |next: Next| json!({ "first": seconds(next.first), "slowest": seconds(next.slowest) });
     for (fault, recovery) in faults.iter().zip(recoveries) {
         let line = json!({
-            "row": row,
             "fault": fault.what,
+            "at": fault.began,
             "lasted": seconds(Some(fault.ended.saturating_sub(fault.began))),
             "from_begin": next(recovery.from_begin),
             "from_end": next(recovery.from_end),

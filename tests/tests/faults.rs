@@ -6,7 +6,9 @@
 
 mod faults {
     pub(crate) mod brokers;
+    pub(crate) mod coordinators;
     pub(crate) mod drill;
+    pub(crate) mod handler_network;
     pub(crate) mod network;
 }
 
@@ -116,7 +118,12 @@ fn main() -> Result<ExitCode> {
             test(&common).map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
-    let files = [("brokers", faults::brokers::TESTS), ("network", faults::network::TESTS)];
+    let files = [
+        ("brokers", faults::brokers::TESTS),
+        ("coordinators", faults::coordinators::TESTS),
+        ("handler_network", faults::handler_network::TESTS),
+        ("network", faults::network::TESTS),
+    ];
     let trials = files.iter().flat_map(|(file, tests)| tests.iter().map(|test| trial(file, *test))).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -226,7 +226,7 @@ log.dirs={}
         self.home.join("server.properties")
     }
 
-    fn java(&self) -> Command {
+    pub(super) fn java(&self) -> Command {
         let mut java = child("java");
         java.arg("-cp").arg(self.jars.join("*"));
         java

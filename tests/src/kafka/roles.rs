@@ -11,6 +11,7 @@ use crate::wait;
 
 const OFFSETS: &str = "__consumer_offsets";
 const TRANSACTIONS: &str = "__transaction_state";
+const TRANSACTIONS_TOOL: &str = "org.apache.kafka.tools.TransactionsCommand";
 
 /// A node that is away is asked first now and then.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -74,6 +75,33 @@ impl Kafka {
             }
         }
         Ok(())
+    }
+
+    /// What Kafka's own tool says of transactions whose marker is missing: a transaction that is
+    /// open for as long as producers may leave one open, and of which no coordinator knows. Empty
+    /// where there is none.
+    pub fn hanging_transactions(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for node in &self.nodes {
+            let id = node.id().to_string();
+            let table = self.ask(TRANSACTIONS_TOOL, &["find-hanging", "--broker-id", &id])?;
+            // The first line names the columns.
+            found.extend(table.lines().skip(1).filter(|line| !line.trim().is_empty()).map(str::to_owned));
+        }
+        Ok(found)
+    }
+
+    /// What a tool of Kafka's prints.
+    pub fn ask(&self, tool: &str, arguments: &[&str]) -> Result<String> {
+        let output = self.nodes[0]
+            .java()
+            .args([tool, "--bootstrap-server", &self.bootstrap_servers()])
+            .args(arguments)
+            .output()
+            .context("java could not be started")?;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "{tool} {arguments:?}: {out}{err}");
+        Ok(out.into_owned())
     }
 
     fn client(&self) -> Result<BaseConsumer> {

@@ -1,22 +1,116 @@
-//! Brokers die, freeze and are restarted, one or all, in a cluster of three.
+//! Brokers die, freeze, are restarted, or are too few, in a cluster of three.
+
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use hookwell_tests::kafka::Kafka;
+use hookwell_tests::sender::Sender;
+use hookwell_tests::wait;
 
-use super::drill::Drill;
+use super::drill::{Drill, SOME, TOPICS};
 use crate::{Common, tests};
 
-tests![the_leader_of_an_events_partition_is_killed,];
+tests![
+    the_leader_of_an_events_partition_is_killed,
+    a_broker_freezes_for_longer_than_its_session_and_thaws,
+    brokers_are_restarted_one_after_the_other,
+    all_brokers_are_down_for_a_minute,
+    with_one_broker_of_three_ingest_refuses_and_nothing_is_lost,
+    with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice,
+];
 
 fn the_leader_of_an_events_partition_is_killed(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
-    let topic = drill.stage.topic("events");
-    let leader = turn.kafka.leader_of(&topic, 0)?;
+    let leader = turn.kafka.leader_of(&drill.stage.topic("events"), 0)?;
     drill.during("the leader of an events partition is killed", |drill| {
         turn.kafka.node(leader)?.kill()?;
-        drill.load.until_sent(200)
+        until_led_by_another(&turn.kafka, &drill.stage.topic("events"), leader)?;
+        drill.load.until_sent(SOME)?;
+        drill.until_settled_more(SOME)
     })?;
-    ensure!(turn.kafka.leader_of(&topic, 0)? != leader);
     turn.kafka.revive()?;
-    drill.end("the_leader_of_an_events_partition_is_killed")
+    drill.end()
+}
+
+fn a_broker_freezes_for_longer_than_its_session_and_thaws(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    let leader = turn.kafka.leader_of(&drill.stage.topic("state"), 0)?;
+    drill.during("a broker is frozen beyond its session, and thawed", |drill| {
+        turn.kafka.node(leader)?.freeze()?;
+        until_led_by_another(&turn.kafka, &drill.stage.topic("state"), leader)?;
+        drill.load.until_sent(SOME)?;
+        drill.until_settled_more(SOME)?;
+        turn.kafka.node(leader)?.thaw()
+    })?;
+    drill.end()
+}
+
+fn until_led_by_another(kafka: &Kafka, topic: &str, leader: i32) -> Result<()> {
+    wait::until("another leader", || Ok((kafka.leader_of(topic, 0)? != leader).then_some(())))
+}
+
+fn brokers_are_restarted_one_after_the_other(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    drill.during("brokers are restarted one after the other", |drill| {
+        for node in turn.kafka.nodes() {
+            node.stop()?;
+            drill.load.until_sent(SOME)?;
+            drill.until_settled_more(SOME)?;
+            node.revive()?;
+            turn.kafka.until_healthy()?;
+        }
+        Ok(())
+    })?;
+    drill.end()
+}
+
+/// The minute is the condition: sessions, deliveries and transactions have all timed out by then.
+fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    drill.during("all brokers are down for a minute", |drill| {
+        turn.kafka.kill()?;
+        drill.until_refused(&Sender::Shopify.event("refused"))?;
+        wait::pause(Duration::from_secs(60));
+        turn.kafka.revive()
+    })?;
+    drill.end()
+}
+
+fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    drill.during("two of three brokers are down", |drill| {
+        turn.kafka.node(1)?.kill()?;
+        turn.kafka.node(2)?.kill()?;
+        drill.until_refused(&Sender::Shopify.event("refused"))?;
+        turn.kafka.revive()
+    })?;
+    drill.end()
+}
+
+/// Every topic wants three copies, and one broker is down: the others go on, and refuse each record.
+fn with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    for topic in TOPICS {
+        let topic = drill.stage.topic(topic);
+        let wants = ["--add-config", "min.insync.replicas=3"];
+        let topic = ["--alter", "--entity-type", "topics", "--entity-name", &topic];
+        turn.kafka.ask("kafka.admin.ConfigCommand", &[&topic[..], &wants].concat())?;
+    }
+    drill.during("one copy of three is missing, and two are too few", |drill| {
+        turn.kafka.node(2)?.kill()?;
+        drill.until_refused(&Sender::Shopify.event("refused"))?;
+        wait::until("Kafka to say why", || {
+            let said = drill.ingest.logged().contains("NotEnoughReplicas");
+            ensure!(said, "{}", drill.ingest.logged());
+            Ok(Some(()))
+        })?;
+        turn.kafka.revive()
+    })?;
+    drill.end()
 }

@@ -1,16 +1,19 @@
 //! What every row does around its fault.
 
+use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hookwell_common::lifecycle::Clock;
 use hookwell_tests::handler::{Call, Reply};
-use hookwell_tests::kafka::Kafka;
+use hookwell_tests::kafka::{Kafka, project};
 use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::program::Program;
 use hookwell_tests::recovery::{self, Fault};
+use hookwell_tests::sender::{Signed, client};
 use hookwell_tests::stage::{Settings, Stage};
-use std::sync::Arc;
+use hookwell_tests::wait;
 
 use crate::Common;
 
@@ -18,7 +21,7 @@ use crate::Common;
 #[derive(Debug)]
 pub(crate) struct Drill {
     pub(crate) ingest: Program,
-    pub(crate) processors: [Program; 2],
+    pub(crate) processors: Vec<Program>,
     pub(crate) load: Load,
     pub(crate) stage: Stage,
     faults: Vec<Fault>,
@@ -26,43 +29,77 @@ pub(crate) struct Drill {
 }
 
 /// Topics that transactions write to, and that on which events lie.
-const TOPICS: [&str; 5] = ["events", "state", "dlq", "retry.1", "retry.2"];
+pub(crate) const TOPICS: [&str; 5] = ["events", "state", "dlq", "retry.1", "retry.2"];
+
+/// What the load is unless a row wants another.
+pub(crate) const PLAN: Plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
 
 /// No fault begins before so many events were accepted, nor does a row end earlier after it.
-const SOME: usize = 60;
+pub(crate) const SOME: usize = 60;
 
 impl Drill {
-    /// Begins, and waits until events are settled.
+    /// A stage, and load on it.
     pub(crate) fn begin(
         common: &Common,
         kafka: &Arc<Kafka>,
         change: impl FnOnce(&mut Settings),
     ) -> Result<Self> {
-        let mut settings = Settings { ingest: "publish_timeout = \"1s\"".to_owned(), ..Settings::default() };
-        change(&mut settings);
-        let stage = Stage::set(kafka, &common.binaries, settings)?;
-        stage.handler.answer(by_fate);
-        let (ingest, processors) = (stage.ingest()?, [stage.processor()?, stage.processor()?]);
-        let plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
-        let load = Load::start(stage.port, plan)?;
-        load.go();
-        load.until_sent(SOME)?;
-        stage.handler.until_called(SOME)?;
-        Ok(Self { ingest, processors, load, stage, faults: Vec::new(), clock: Clock::start() })
+        Self::on(Stage::set(kafka, &common.binaries, settings(change))?, PLAN)
     }
 
-    /// Has `strike` happen, which ends when the fault is over, and notes how long it took.
-    pub(crate) fn during<T>(&mut self, what: &str, strike: impl FnOnce(&Drill) -> Result<T>) -> Result<T> {
-        let now = |clock: &Clock| clock.now().wall.as_millis();
-        let began = now(&self.clock);
-        let outcome = strike(self).context(what.to_owned())?;
-        let ended = now(&self.clock);
+    /// Load on `stage`; waits until events are settled.
+    pub(crate) fn on(stage: Stage, plan: Plan) -> Result<Self> {
+        stage.handler.answer(by_fate);
+        let (ingest, processors) = (stage.ingest()?, vec![stage.processor()?, stage.processor()?]);
+        let load = Load::start(stage.port, plan)?;
+        load.go();
+        let drill = Self { ingest, processors, load, stage, faults: Vec::new(), clock: Clock::start() };
+        drill.load.until_sent(SOME)?;
+        drill.until_settled_more(SOME)?;
+        Ok(drill)
+    }
+
+    /// Has `strike` happen, which ends when the fault is over, and notes when that was.
+    pub(crate) fn during(&mut self, what: &str, strike: impl FnOnce(&Drill) -> Result<()>) -> Result<()> {
+        let began = self.clock.now().wall.as_millis();
+        let outcome = strike(self).with_context(|| what.to_owned());
+        let ended = self.clock.now().wall.as_millis();
         self.faults.push(Fault { what: what.to_owned(), began, ended });
-        Ok(outcome)
+        outcome.map_err(|error| self.keep_logs(error))
+    }
+
+    /// Waits until the processors have settled so many more.
+    pub(crate) fn until_settled_more(&self, more: usize) -> Result<()> {
+        let settled = || -> Result<f64> {
+            let name = "hookwell_processor_settlements_total";
+            self.processors.iter().map(|program| program.metric(name, &["settlement=\"done\""])).sum()
+        };
+        let goal = settled()? + more as f64;
+        wait::until("events to be settled", || Ok((goal <= settled()?).then_some(())))
+    }
+
+    /// Waits until ingest refuses, as it has to: with 503, and `Retry-After`.
+    pub(crate) fn until_refused(&self, signed: &Signed) -> Result<()> {
+        wait::until("ingest to refuse", || {
+            let url = format!("http://127.0.0.1:{}/webhooks/{}", self.stage.port, signed.source);
+            let mut request = client().post(url).body(signed.body.clone());
+            for (name, value) in &signed.headers {
+                request = request.header(name, value);
+            }
+            let response = request.send()?;
+            let is_refused = response.status() == 503;
+            ensure!(!is_refused || response.headers().contains_key("retry-after"), "{response:?}");
+            Ok(is_refused.then_some(()))
+        })
     }
 
     /// Sends some more, waits until all is settled, and judges.
-    pub(crate) fn end(self, row: &str) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
+        let judged = self.judge();
+        judged.map_err(|error| self.keep_logs(error))
+    }
+
+    fn judge(&self) -> Result<()> {
         let Self { ingest, processors, load, stage, faults, clock: _ } = self;
         load.until_sent(SOME)?;
         let accepted = load.stop()?;
@@ -75,13 +112,51 @@ impl Drill {
             let is_open = ends.values().any(|(stable, end)| stable != end);
             ensure!(!is_open, "a transaction is open on {topic}: {ends:?}");
         }
-        for program in processors.iter().chain([&ingest]) {
+        let letters = stage.dead_letters()?;
+        let given_up = letters.iter().find(|letter| letter.header("hookwell-error-class") != "permanent");
+        ensure!(given_up.is_none(), "an outage of ours cost an event its attempts: {given_up:?}");
+        for program in processors.iter().chain([ingest]) {
             ensure!(program.ended()?.is_none(), "a program ended: {}", program.logged());
+        }
+        for program in processors.iter().chain([ingest]) {
             ensure!(program.stop()?.success(), "a program did not end well: {}", program.logged());
         }
-        let recoveries = recovery::measure(&stage.reader, &stage.topic("state"), &faults)?;
-        recovery::keep(row, &faults, &recoveries)
+        let recoveries = recovery::measure(&stage.reader, &stage.topic("state"), faults)?;
+        recovery::keep(faults, &recoveries)
     }
+
+    /// For whoever looks for the cause.
+    fn keep_logs(&self, error: anyhow::Error) -> anyhow::Error {
+        let folder = project().join("target/faults").join(&self.stage.prefix);
+        let copy = || -> Result<()> {
+            fs::create_dir_all(&folder)?;
+            for entry in fs::read_dir(self.stage.folder())? {
+                let entry = entry?;
+                fs::copy(entry.path(), folder.join(entry.file_name()))?;
+            }
+            for node in self.stage.kafka.nodes() {
+                fs::copy(node.log(), folder.join(format!("kafka-{}.log", node.id())))?;
+            }
+            Ok(())
+        };
+        let faults: Vec<_> = self.faults.iter().map(|fault| fault.what.as_str()).collect();
+        match copy() {
+            Ok(()) => error.context(format!("after {faults:?}, logs in {}", folder.display())),
+            Err(not_kept) => error.context(format!("after {faults:?}, and the logs are lost: {not_kept}")),
+        }
+    }
+}
+
+/// The usual settings of a row, and `change`.
+pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
+    let mut settings = Settings {
+        ingest: "publish_timeout = \"1s\"".to_owned(),
+        // A handler that cannot be reached for a while must not cost an event its last attempt.
+        retry: "tiers = [\"300ms\", \"1s\"]\nmax_attempts = 100\njitter = 0.0".to_owned(),
+        ..Settings::default()
+    };
+    change(&mut settings);
+    settings
 }
 
 /// One call in ten fails, and one event in fifty for good.

@@ -1,0 +1,115 @@
+//! Whoever decides about transactions and members dies, in a cluster of three.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use hookwell_tests::kafka::Kafka;
+use hookwell_tests::load::Plan;
+use hookwell_tests::stage::Stage;
+use hookwell_tests::wait;
+
+use super::drill::{Drill, SOME, TOPICS, settings};
+use crate::{Common, tests};
+
+tests![
+    the_group_coordinator_is_killed,
+    the_transaction_coordinator_is_killed,
+    a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging,
+];
+
+fn the_group_coordinator_is_killed(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    let group = drill.stage.prefix.clone();
+    let coordinator = turn.kafka.group_coordinator(&group)?;
+    let tool = "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand";
+    let told = turn.kafka.ask(tool, &["--describe", "--state", "--group", &group])?;
+    let address = turn.kafka.node(coordinator)?.address();
+    ensure!(told.contains(&format!("{address} ")), "it is not node {coordinator}: {told}");
+    drill.during("the group coordinator is killed", |drill| {
+        turn.kafka.node(coordinator)?.kill()?;
+        drill.load.until_sent(SOME)?;
+        drill.until_settled_more(2 * SOME)
+    })?;
+    ensure!(turn.kafka.group_coordinator(&group)? != coordinator);
+    turn.kafka.revive()?;
+    drill.end()
+}
+
+fn the_transaction_coordinator_is_killed(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    let lane = format!("{}-0", drill.stage.prefix);
+    let coordinator = turn.kafka.transaction_coordinator(&lane)?;
+    let tool = "org.apache.kafka.tools.TransactionsCommand";
+    let told = turn.kafka.ask(tool, &["describe", "--transactional-id", &lane])?;
+    let row = told.lines().find(|line| line.contains(&lane)).unwrap_or_default();
+    let told_id = row.split_whitespace().next().unwrap_or_default();
+    ensure!(told_id == coordinator.to_string(), "it is not node {coordinator}: {told}");
+    drill.during("the transaction coordinator is killed", |drill| {
+        turn.kafka.node(coordinator)?.kill()?;
+        drill.load.until_sent(SOME)?;
+        until_all_go_on(&turn.kafka, drill)?;
+        drill.until_settled_more(2 * SOME)
+    })?;
+    ensure!(turn.kafka.transaction_coordinator(&lane)? != coordinator);
+    turn.kafka.revive()?;
+    drill.end()
+}
+
+/// How often in CI. `ROUNDS=100 cargo test -p hookwell-tests --test faults -- hanging` is what
+/// ADR 0016 was measured with.
+const ROUNDS: &str = match option_env!("ROUNDS") {
+    Some(rounds) => rounds,
+    None => "3",
+};
+
+/// Each lane in turn loses the coordinator of its transactions while all lanes commit as often as
+/// they can. On one node this leaves a transaction without its marker now and then: ADR 0016.
+fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Common) -> Result<()> {
+    let turn = common.cluster()?;
+    let kafka = &turn.kafka;
+    let settings = settings(|settings| {
+        settings.partitions = 6;
+        settings.processor = "commit_interval = \"10ms\"".to_owned();
+    });
+    let plan = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(5) };
+    let mut drill = Drill::on(Stage::set(kafka, &common.binaries, settings)?, plan)?;
+    for round in 0..ROUNDS.parse()? {
+        let lane = format!("{}-{}", drill.stage.prefix, round % 6);
+        let coordinator = kafka.node(kafka.transaction_coordinator(&lane)?)?;
+        drill.during("a coordinator is killed while lanes commit", |drill| {
+            drill.load.until_sent(20)?;
+            wait::pause(Duration::from_millis(round * 37 % 100));
+            coordinator.kill()?;
+            until_all_go_on(kafka, drill).with_context(|| format!("in round {round}"))
+        })?;
+        coordinator.revive()?;
+        kafka.until_healthy()?;
+    }
+    until_all_go_on(kafka, &drill)?;
+    drill.end()
+}
+
+/// Waits until on every partition that transactions write to, the last stable offset is beyond
+/// what is its end now: no transaction that is open now is still open.
+fn until_all_go_on(kafka: &Kafka, drill: &Drill) -> Result<()> {
+    let reader = &drill.stage.reader;
+    let topics: Vec<_> = TOPICS.iter().map(|topic| drill.stage.topic(topic)).collect();
+    let topics = || topics.iter().map(String::as_str).chain(["__consumer_offsets"]);
+    let mut goals: BTreeMap<&str, BTreeMap<i32, i64>> = BTreeMap::new();
+    for topic in topics() {
+        let ends = wait::until("the ends of a topic", || reader.ends(topic).map(Some))?;
+        goals.insert(topic, ends.into_iter().map(|(partition, (_, end))| (partition, end)).collect());
+    }
+    let gone_on = wait::until("every open transaction to end", || {
+        for (topic, goals) in &goals {
+            let ends = reader.ends(topic)?;
+            let behind: Vec<_> = ends.iter().filter(|(id, (stable, _))| *stable < goals[id]).collect();
+            ensure!(behind.is_empty(), "{topic}: {behind:?} of {goals:?}");
+        }
+        Ok(Some(()))
+    });
+    gone_on.with_context(|| format!("hanging: {:?}", kafka.hanging_transactions()))
+}
