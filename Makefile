@@ -27,11 +27,17 @@ test: ## Run every test, those on a real Kafka included
 	cargo test --workspace --locked --no-fail-fast
 	@if [ -f target/docker-was-not-tested ]; then cat target/docker-was-not-tested; echo; fi
 
-.PHONY: kill-test
-kill-test: ## Send 20,000 webhooks while programs and Kafka are killed, and count what became of them
+.PHONY: faults
+faults: ## Send webhooks for MINUTES while everything breaks as SEED says, and have an auditor judge
 	@sh deploy/prepare.sh test
-	@cargo build --locked
-	@cargo run --locked --quiet -p hookwell-tests --bin kill-test
+	@cargo build --locked -p hookwell-tests --bins
+	@target/debug/faults $(if $(SEED),--seed $(SEED)) --minutes $(or $(MINUTES),2)
+
+.PHONY: soak
+soak: ## The same for HOURS, with a verdict every ten minutes
+	@sh deploy/prepare.sh test
+	@cargo build --locked -p hookwell-tests --bins
+	@target/debug/faults $(if $(SEED),--seed $(SEED)) --minutes $$(awk 'BEGIN { print $(or $(HOURS),2) * 60 }')
 
 .PHONY: bench
 bench: ## Measure both programs beside the least that their work costs, about ten minutes

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use bytes::Bytes;
 use hookwell_common::lifecycle::{Clock, spawn_thread};
 
+use crate::ledger::{self, Ledger};
 use crate::wait;
 
 /// One call, as it came.
@@ -63,7 +64,7 @@ impl Call {
 /// How a call is answered.
 #[derive(Clone, Debug)]
 pub struct Reply {
-    /// The status.
+    /// The status; 0 to leave the call without an answer until the caller gives up.
     pub status: u16,
     /// How long the caller waits for it.
     pub after: Duration,
@@ -90,6 +91,17 @@ struct State {
     clock: Clock,
     rule: Mutex<Arc<Rule>>,
     calls: Mutex<Vec<Call>>,
+    ledger: Mutex<Option<Arc<Ledger>>>,
+}
+
+impl State {
+    fn remember(&self, call: Call) {
+        let ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match ledger {
+            Some(ledger) => ledger.called(&ledger::call(&call)),
+            None => self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call),
+        }
+    }
 }
 
 impl fmt::Debug for HttpHandler {
@@ -117,6 +129,7 @@ impl HttpHandler {
             clock: Clock::start(),
             rule: Mutex::new(Arc::new(|_: &Call| Reply::from(200))),
             calls: Mutex::new(Vec::new()),
+            ledger: Mutex::new(None),
         });
         let (tell, told) = std::sync::mpsc::sync_channel(1);
         let shared = web::Data::from(Arc::clone(&state));
@@ -150,7 +163,12 @@ impl HttpHandler {
         *self.state.rule.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rule);
     }
 
-    /// Every call so far.
+    /// From now on calls are written into `ledger`, and no longer remembered.
+    pub fn write_into(&self, ledger: &Arc<Ledger>) {
+        *self.state.ledger.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(ledger));
+    }
+
+    /// Every call that is remembered.
     pub fn calls(&self) -> Vec<Call> {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -194,9 +212,9 @@ async fn take(request: HttpRequest, body: Bytes, state: web::Data<State>) -> Htt
     let reply = rule(&call);
     call.status = reply.status;
     // Remembered before it is answered: whoever hears the answer finds the call.
-    state.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+    state.remember(call);
     rt::time::sleep(reply.after).await;
-    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let Ok(status) = StatusCode::from_u16(reply.status) else { return std::future::pending().await };
     let mut response = HttpResponse::build(status);
     if let Some(after) = reply.retry_after {
         response.insert_header(("retry-after", after));

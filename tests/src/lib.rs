@@ -8,6 +8,7 @@ pub mod detour;
 pub mod docker;
 pub mod handler;
 pub mod kafka;
+pub mod ledger;
 pub mod load;
 pub mod program;
 pub mod proxy;

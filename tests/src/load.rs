@@ -8,9 +8,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow};
-use hookwell_common::lifecycle::spawn_thread;
+use hookwell_common::lifecycle::{Clock, spawn_thread};
 
-use crate::sender::{Sender, post_until_accepted};
+use crate::ledger::{self, Ledger};
+use crate::sender::{Sender, Signed, post, until_accepted};
 use crate::wait;
 
 const SENDERS: [Sender; 3] = [Sender::GitHub, Sender::Stripe, Sender::Shopify];
@@ -37,6 +38,8 @@ pub struct Load {
 struct Shared {
     port: u16,
     plan: Plan,
+    ledger: Option<Arc<Ledger>>,
+    clock: Clock,
     go: AtomicBool,
     stop: AtomicBool,
     next: AtomicUsize,
@@ -46,9 +49,20 @@ struct Shared {
 impl Load {
     /// Senders to the ingest on `port` that wait for [`Load::go`].
     pub fn start(port: u16, plan: Plan) -> Result<Self> {
+        Self::start_with(port, plan, None)
+    }
+
+    /// [`Load::start`], with a ledger of every answer.
+    pub fn start_noting(port: u16, plan: Plan, ledger: &Arc<Ledger>) -> Result<Self> {
+        Self::start_with(port, plan, Some(Arc::clone(ledger)))
+    }
+
+    fn start_with(port: u16, plan: Plan, ledger: Option<Arc<Ledger>>) -> Result<Self> {
         let shared = Arc::new(Shared {
             port,
             plan,
+            ledger,
+            clock: Clock::start(),
             go: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             next: AtomicUsize::new(0),
@@ -125,12 +139,26 @@ impl Shared {
             let event = sender.event(&format!("event-{number}"));
             let times = if number.is_multiple_of(10) { 2 } else { 1 };
             for _ in 0..times {
-                post_until_accepted(self.port, &event)?;
+                self.post_until_accepted(&event)?;
             }
             let name = (event.source, event.id);
             self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
             wait::pause(self.plan.pause);
         }
         Ok(())
+    }
+
+    /// Posts until it is heard, and notes each answer.
+    fn post_until_accepted(&self, event: &Signed) -> Result<()> {
+        let now = || self.clock.now().wall.as_millis();
+        until_accepted(|| {
+            let sent = now();
+            let answer = post(self.port, event);
+            if let Some(ledger) = &self.ledger {
+                let status = answer.as_ref().map_or(0, |(status, _)| *status);
+                ledger.answered(&ledger::answer(event, sent, Some(now()), status));
+            }
+            answer
+        })
     }
 }

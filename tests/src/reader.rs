@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -168,6 +168,17 @@ impl Reader {
             })?;
             Ok(Some(()))
         })
+    }
+
+    /// Creates a topic that takes whatever ours do, with so many partitions, each in so many copies.
+    pub fn create_topic(&self, topic: &str, partitions: u32, copies: usize) -> Result<()> {
+        let (partitions, copies) = (i32::try_from(partitions)?, i32::try_from(copies)?);
+        let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(copies))
+            .set("max.message.bytes", "4194304");
+        let created = block_on(self.admin()?.create_topics([&topic], &AdminOptions::new()))??;
+        created
+            .into_iter()
+            .try_for_each(|answer| answer.map(drop).map_err(|(topic, code)| anyhow!("{topic}: {code}")))
     }
 
     /// Deletes a topic, and waits until it is gone.

@@ -56,7 +56,8 @@ pub fn measure(reader: &Reader, topic: &str, faults: &[Fault]) -> Result<Vec<Rec
 
 fn recovery(times: &BTreeMap<i32, Vec<u64>>, fault: &Fault) -> Recovery {
     let next = |moment: u64| {
-        let on = |times: &Vec<u64>| times.iter().find(|at| moment < **at).map(|at| at - moment);
+        let on =
+            |times: &Vec<u64>| times.get(times.partition_point(|at| *at <= moment)).map(|at| at - moment);
         let all: Vec<_> = times.values().filter_map(on).collect();
         Next { first: all.iter().min().copied(), slowest: all.iter().max().copied() }
     };

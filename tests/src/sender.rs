@@ -157,8 +157,13 @@ pub fn post_to(address: &str, signed: &Signed) -> Result<(u16, String)> {
 
 /// Posts until it is accepted, as a patient sender would.
 pub fn post_until_accepted(port: u16, signed: &Signed) -> Result<()> {
+    until_accepted(|| post(port, signed))
+}
+
+/// Has `post` try until a webhook is accepted.
+pub fn until_accepted(mut post: impl FnMut() -> Result<(u16, String)>) -> Result<()> {
     crate::wait::until("a webhook to be accepted", || {
-        let (status, text) = post(port, signed)?;
+        let (status, text) = post()?;
         match status {
             200 => Ok(Some(())),
             503 => Ok(None),

@@ -3,6 +3,7 @@
 //! One binary, one node for all tests but those that kill it, topics of their own for each.
 
 mod system {
+    pub(crate) mod auditing;
     pub(crate) mod commands;
     pub(crate) mod crashes;
     pub(crate) mod delivery;
@@ -89,6 +90,7 @@ fn main() -> Result<ExitCode> {
     // Each test waits most of the time; what it waits for runs on two cores or more.
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let files = [
+        ("auditing", system::auditing::TESTS),
         ("commands", system::commands::TESTS),
         ("crashes", system::crashes::TESTS),
         ("delivery", system::delivery::TESTS),

@@ -13,8 +13,9 @@ use walkdir::WalkDir;
 /// The crates whose code users run.
 pub(crate) const SHIPPED: [&str; 3] = ["common", "ingest", "processor"];
 
-/// All crates: directories of the same names, packages called `hookwell-…`.
-pub(crate) const CRATES: [&str; 5] = ["common", "ingest", "processor", "tests", "bench"];
+/// All crates: their directories, of which the last part is the name; packages are called
+/// `hookwell-…`.
+pub(crate) const CRATES: [&str; 6] = ["common", "ingest", "processor", "tests/auditor", "tests", "bench"];
 
 /// One source file.
 #[derive(Debug)]
@@ -99,7 +100,8 @@ pub(crate) fn shipped() -> impl Iterator<Item = &'static Source> {
 fn read_all() -> Result<Vec<Source>> {
     let root = project().canonicalize()?;
     let mut sources = Vec::new();
-    for krate in CRATES {
+    // What lies within another crate's directory is found there.
+    for krate in CRATES.into_iter().filter(|krate| !krate.contains('/')) {
         for entry in WalkDir::new(root.join(krate)).sort_by_file_name() {
             let entry = entry?;
             if entry.path().extension().is_some_and(|extension| extension == "rs") {

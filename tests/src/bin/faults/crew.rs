@@ -1,0 +1,208 @@
+//! The programs of a run: struck, and started again as a supervisor would.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use hookwell_tests::program::Program;
+use hookwell_tests::stage::Stage;
+use hookwell_tests::wait;
+use rustix::process::Signal;
+
+use crate::schedule::{Blow, PROCESSORS, Who};
+
+/// How long a program may take to come by the fail-point at which it is to die.
+const FAIL_POINT_PATIENCE: Duration = Duration::from_secs(4);
+
+/// One ingest, and the processors.
+#[derive(Debug)]
+pub(crate) struct Crew<'a> {
+    stage: &'a Stage,
+    ingest: Program,
+    processors: Vec<Program>,
+    /// What programs said that ended although nobody had told them to.
+    pub(crate) gave_up: Vec<String>,
+}
+
+impl<'a> Crew<'a> {
+    /// Starts everybody and waits until they are ready.
+    pub(crate) fn muster(stage: &'a Stage) -> Result<Self> {
+        let ingest = stage.start_ingest("")?;
+        let processors = (0..PROCESSORS).map(|_| stage.start_processor("")).collect::<Result<Vec<_>>>()?;
+        let processors = processors.into_iter().map(Program::ready).collect::<Result<_>>()?;
+        Ok(Self { stage, ingest: ingest.ready()?, processors, gave_up: Vec::new() })
+    }
+
+    /// Lets `time` pass; who ends by itself meanwhile is started again.
+    pub(crate) fn watch(&mut self, time: Duration) -> Result<()> {
+        const LOOK: Duration = Duration::from_millis(200);
+        let mut left = time;
+        while !left.is_zero() {
+            let step = left.min(LOOK);
+            wait::pause(step);
+            left -= step;
+            self.revive()?;
+        }
+        Ok(())
+    }
+
+    fn revive(&mut self) -> Result<()> {
+        for who in everybody() {
+            if let Some(status) = self.program(who).ended()? {
+                let said = last_lines(&self.program(who).logged());
+                self.gave_up.push(format!("{who:?} ended by itself with {status}:\n{said}"));
+                self.start(who, "")?;
+            }
+        }
+        Ok(())
+    }
+
+    fn program(&self, who: Who) -> &Program {
+        match who {
+            Who::Ingest => &self.ingest,
+            Who::Processor(number) => &self.processors[number],
+        }
+    }
+
+    fn start(&mut self, who: Who, failpoint: &str) -> Result<()> {
+        match who {
+            Who::Ingest => self.ingest = self.stage.start_ingest(failpoint)?,
+            Who::Processor(number) => self.processors[number] = self.stage.start_processor(failpoint)?,
+        }
+        Ok(())
+    }
+
+    /// Strikes one, and mends it after `lasts`.
+    pub(crate) fn blow(&mut self, who: Who, blow: Blow, lasts: Duration) -> Result<()> {
+        match blow {
+            Blow::Freeze => {
+                self.program(who).signal(Signal::STOP)?;
+                wait::pause(lasts);
+                self.program(who).signal(Signal::CONT)
+            }
+            Blow::Kill => {
+                self.program(who).kill()?;
+                wait::pause(lasts);
+                self.start(who, "")
+            }
+            Blow::Restart => {
+                self.end_well(who)?;
+                wait::pause(lasts);
+                self.start(who, "")
+            }
+        }
+    }
+
+    /// Tells one to end. It may be killed, as supervisors do, where Kafka keeps it from ending.
+    fn end_well(&mut self, who: Who) -> Result<()> {
+        let program = self.program(who);
+        program.signal(Signal::TERM)?;
+        let grace = Duration::from_secs(30);
+        match wait::until_within(grace, "a program to end", || program.ended()) {
+            Ok(_) => Ok(()),
+            Err(_) => program.kill(),
+        }
+    }
+
+    /// Has the program to which `point` belongs die there, at the twentieth passage or so, and
+    /// starts it again after `lasts`.
+    pub(crate) fn die_at(&mut self, point: &str, lasts: Duration) -> Result<()> {
+        let who = if point.starts_with("ingest") { Who::Ingest } else { Who::Processor(0) };
+        let passages = if point.starts_with("restore") || point.starts_with("revoke") { 0 } else { 20 };
+        self.end_well(who)?;
+        self.start(who, &format!("{point}={passages}*off->return"))?;
+        if point.starts_with("revoke") {
+            // It hands back what it has when it is told to end.
+            wait::until_within(FAIL_POINT_PATIENCE, "a program to be ready", || {
+                Ok(self.program(who).is_ready()?.then_some(()))
+            })
+            .ok();
+            self.program(who).signal(Signal::TERM)?;
+        }
+        // Its end is what is waited for; one that does not pass there is killed where it is.
+        let program = self.program(who);
+        if wait::until_within(FAIL_POINT_PATIENCE, "a death", || program.ended()).is_err() {
+            program.kill()?;
+        }
+        wait::pause(lasts);
+        self.start(who, "")
+    }
+
+    /// One more processor works for `lasts`.
+    pub(crate) fn one_more(&mut self, lasts: Duration) -> Result<()> {
+        let more = self.stage.start_processor("")?;
+        self.watch(lasts)?;
+        more.signal(Signal::TERM)?;
+        wait::until_within(Duration::from_secs(30), "a program to end", || more.ended())
+            .map(drop)
+            .or_else(|_| more.kill())
+    }
+
+    /// All processors are restarted, one after the other.
+    pub(crate) fn roll(&mut self) -> Result<()> {
+        for who in (0..PROCESSORS).map(Who::Processor) {
+            self.blow(who, Blow::Restart, Duration::ZERO)?;
+        }
+        Ok(())
+    }
+
+    /// Everybody reads the configuration again.
+    pub(crate) fn reload(&mut self) -> Result<()> {
+        // One that is gone is started again at the next look.
+        everybody().try_for_each(|who| match self.program(who).ended()? {
+            None => self.program(who).signal(Signal::HUP),
+            Some(_) => Ok(()),
+        })
+    }
+
+    /// Waits until everybody is ready.
+    pub(crate) fn until_ready(&mut self) -> Result<()> {
+        self.revive()?;
+        for who in everybody() {
+            wait::until("a program to be ready", || Ok(self.program(who).is_ready()?.then_some(())))?;
+        }
+        Ok(())
+    }
+
+    /// The sum over all processors of a metric.
+    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
+        self.processors.iter().map(|processor| processor.metric(name, &[])).sum()
+    }
+
+    /// Puts new processors in the place of all, so that everything they know is restored.
+    pub(crate) fn replace_processors(&mut self) -> Result<()> {
+        for who in (0..PROCESSORS).map(Who::Processor) {
+            self.end_well(who)?;
+        }
+        for who in (0..PROCESSORS).map(Who::Processor) {
+            self.start(who, "")?;
+        }
+        self.until_ready()
+    }
+
+    /// The bytes that each has in memory: ingest, then the processors.
+    pub(crate) fn resident_bytes(&self) -> Result<Vec<u64>> {
+        everybody().map(|who| self.program(who).resident_bytes()).collect()
+    }
+
+    /// Ends everybody, who must end well.
+    pub(crate) fn dismiss(self) -> Result<()> {
+        for program in self.processors.iter().chain([&self.ingest]) {
+            ensure!(
+                program.stop()?.success(),
+                "a program did not end well: {}",
+                last_lines(&program.logged())
+            );
+        }
+        Ok(())
+    }
+}
+
+fn everybody() -> impl Iterator<Item = Who> {
+    (0..PROCESSORS).map(Who::Processor).chain([Who::Ingest])
+}
+
+fn last_lines(log: &str) -> String {
+    let mut lines: Vec<_> = log.lines().rev().take(5).collect();
+    lines.reverse();
+    lines.join("\n")
+}

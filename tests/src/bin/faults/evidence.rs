@@ -1,0 +1,166 @@
+//! What the auditor judges by, and the auditor itself, which is a program of its own.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use hookwell_auditor::evidence::Fault;
+use hookwell_tests::ledger::Ledger;
+use hookwell_tests::program::{Program, answer};
+use hookwell_tests::recovery;
+use hookwell_tests::stage::{Settings, Stage};
+use hookwell_tests::wait;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::run::Struck;
+
+/// The partitions of each topic.
+pub(crate) const PARTITIONS: u32 = 6;
+
+const TIERS: [u64; 2] = [500, 2_000];
+const MAX_ATTEMPTS: u32 = 8;
+
+/// The stage's settings: the handler is reached at the port `front`, and every event is copied to
+/// the topic `copies` as well.
+pub(crate) fn settings(front: u16, copies: &str) -> Settings {
+    Settings {
+        partitions: PARTITIONS,
+        retry: format!(
+            "tiers = [\"{}ms\", \"{}ms\"]\nmax_attempts = {MAX_ATTEMPTS}\njitter = 0.1",
+            TIERS[0], TIERS[1]
+        ),
+        ingest: "publish_timeout = \"2s\"".to_owned(),
+        destinations: format!(
+            "[[destinations]]\nname = \"orders\"\nkind = \"http\"\nurl = \"http://127.0.0.1:{front}/orders\"\ntimeout = \"2s\"\n\
+             [[destinations]]\nname = \"copies\"\nkind = \"kafka\"\ntopic = \"{copies}\"\n"
+        ),
+        routes: "[[routes]]\nsource = \"*\"\nto = [\"orders\", \"copies\"]".to_owned(),
+        ..Settings::default()
+    }
+}
+
+/// Writes what was to be, for the auditor to hold against what was.
+pub(crate) fn write_run(home: &Path, stage: &Stage, copies: &str) -> Result<()> {
+    let run = json!({
+        "bootstrap_servers": stage.kafka.bootstrap_servers(), "prefix": stage.prefix, "group": stage.prefix,
+        "tiers": TIERS, "skew_ms": 50, "grace_ms": 0,
+        "destinations": [
+            { "name": "orders", "kind": "http", "max_attempts": MAX_ATTEMPTS },
+            { "name": "copies", "kind": "kafka", "topic": copies, "max_attempts": MAX_ATTEMPTS },
+        ],
+        "routes": [{ "source": "*", "to": ["orders", "copies"] }],
+    });
+    write(&home.join("run.json"), &run)
+}
+
+/// Writes how many ids processors remember that have just restored them all.
+pub(crate) fn write_rest(home: &Path, ids: f64) -> Result<()> {
+    write(&home.join("rest.json"), &json!({ "state_ids": ids as u64 }))
+}
+
+fn write(file: &Path, value: &Value) -> Result<()> {
+    fs::write(file, serde_json::to_vec_pretty(value)?).with_context(|| file.display().to_string())
+}
+
+/// A fault, and how long it took from its end until every partition that had something to settle
+/// had done so.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Recovered {
+    pub(crate) struck: Struck,
+    pub(crate) after: Option<Duration>,
+}
+
+/// Measures by the times at which the broker appended states, and writes the faults down.
+pub(crate) fn recoveries(stage: &Stage, ledger: &Ledger, struck: &[Struck]) -> Result<Vec<Recovered>> {
+    let name = |struck: &Struck| recovery::Fault {
+        what: struck.fault.kind().to_owned(),
+        began: struck.begin,
+        ended: struck.end,
+    };
+    let faults: Vec<_> = struck.iter().map(name).collect();
+    let measured = recovery::measure(&stage.reader, &stage.topic("state"), &faults)?;
+    let note = |(struck, recovery): (&Struck, recovery::Recovery)| {
+        let after = recovery.from_end.slowest;
+        let recovered = after.map(|after| struck.end + after);
+        ledger.struck(&Fault {
+            kind: struck.fault.kind().to_owned(),
+            target: struck.fault.target(),
+            begin: struck.begin,
+            end: struck.end,
+            recovered,
+            skew_ms: 0,
+        });
+        Recovered { struck: *struck, after: after.map(Duration::from_millis) }
+    };
+    Ok(struck.iter().zip(measured).map(note).collect())
+}
+
+/// What the auditor says.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// Whether every promise was kept.
+    pub(crate) is_kept: bool,
+    /// What it counted, and how many violations of each kind it found.
+    pub(crate) counts: BTreeMap<String, u64>,
+    /// In its own words.
+    pub(crate) words: String,
+}
+
+/// The auditor at work: it reads along while faults are made, and judges at rest.
+#[derive(Debug)]
+pub(crate) struct Auditor {
+    program: PathBuf,
+    home: PathBuf,
+    watch: Program,
+}
+
+impl Auditor {
+    /// Begins to read along.
+    pub(crate) fn watch(programs: &Path, home: &Path) -> Result<Self> {
+        let program = programs.join("auditor-under-test");
+        let watch = reader(&program, home)?;
+        Ok(Self { program, home: home.to_owned(), watch })
+    }
+
+    /// The verdict on all that has happened so far.
+    pub(crate) fn judge(&mut self, ledger: &Ledger) -> Result<Verdict> {
+        ledger.flush()?;
+        self.watch.signal(Signal::TERM)?;
+        let ended = wait::until("the auditor to stop reading", || self.watch.ended())?;
+        ensure!(ended.success(), "the auditor could not read along: {}", self.watch.logged());
+        let ask = |arguments: &[&str]| {
+            answer(&self.program, &[arguments, &[&*self.home.to_string_lossy()]].concat(), &[])
+        };
+        let collected = ask(&["collect"])?;
+        ensure!(collected.status == Some(0), "the topics could not be collected: {}", collected.err);
+        let judged = ask(&["judge", "--output", "json"])?;
+        let words = ask(&["judge"])?.out;
+        self.watch = reader(&self.program, &self.home)?;
+        match judged.status {
+            Some(0 | 1) => Verdict::read(&judged.out, words),
+            status => bail!("the auditor ended with {status:?}: {}", judged.err),
+        }
+    }
+}
+
+impl Verdict {
+    fn read(json: &str, words: String) -> Result<Self> {
+        let judged: Value = serde_json::from_str(json).context("the auditor's JSON")?;
+        let mut counts = BTreeMap::new();
+        for check in judged["checks"].as_array().context("the auditor names no checks")? {
+            let named = check["counts"].as_array().into_iter().flatten();
+            let named = named.filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_u64()?)));
+            let breaches = check["breaches"].as_object().into_iter().flatten();
+            let breaches = breaches.filter_map(|(name, count)| Some((name.as_str(), count.as_u64()?)));
+            counts.extend(named.chain(breaches).map(|(name, count)| (name.to_owned(), count)));
+        }
+        Ok(Self { is_kept: judged["kept"] == true, counts, words })
+    }
+}
+
+fn reader(program: &Path, home: &Path) -> Result<Program> {
+    Program::start(program, &["watch", &home.to_string_lossy()], &[], &home.join("watch.log"), "")
+}

@@ -1,0 +1,280 @@
+//! One run: load under the faults of a seed, then rest, then the auditor's verdict.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use hookwell_common::lifecycle::Clock;
+use hookwell_tests::detour::Detour;
+use hookwell_tests::kafka::{Kafka, free_port};
+use hookwell_tests::ledger::{self, Ledger};
+use hookwell_tests::load::{Load, Plan};
+use hookwell_tests::proxy::Proxy;
+use hookwell_tests::reader::Reader;
+use hookwell_tests::sender::{Sender, post};
+use hookwell_tests::stage::{Binaries, Settings, Stage};
+use hookwell_tests::wait;
+
+use crate::brokers::{Brokers, Ways};
+use crate::crew::Crew;
+use crate::evidence::{self, Auditor, Verdict};
+use crate::operator;
+use crate::schedule::{Fault, Planned, Schedule};
+use crate::temper::Temper;
+
+/// What is run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order {
+    /// What the faults are drawn from.
+    pub(crate) seed: u64,
+    /// How long faults are made.
+    pub(crate) length: Duration,
+    /// How long a sender waits between two events.
+    pub(crate) pause: Duration,
+}
+
+/// A fault that was made. Times are milliseconds since the epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Struck {
+    pub(crate) fault: Fault,
+    pub(crate) begin: u64,
+    pub(crate) end: u64,
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// What was made, by the time at which it began.
+    pub(crate) recovered: Vec<evidence::Recovered>,
+    /// What the auditor says.
+    pub(crate) verdict: Verdict,
+    /// What programs said that ended by themselves.
+    pub(crate) gave_up: Vec<String>,
+    /// Bytes in memory at rest: processors, then ingest.
+    pub(crate) resident: Vec<u64>,
+}
+
+/// A stage on which everything can be broken, with the evidence of all that happens on it.
+#[derive(Debug)]
+pub(crate) struct Theatre {
+    stage: Stage,
+    brokers: Brokers,
+    temper: Temper,
+    ledger: Arc<Ledger>,
+    auditor: Auditor,
+    clock: Clock,
+}
+
+impl Theatre {
+    /// Topics and ways of its own on `kafka`, and evidence in `home`, which is begun anew.
+    pub(crate) fn open(kafka: &Arc<Kafka>, programs: &Path, home: &Path) -> Result<Self> {
+        if home.exists() {
+            fs::remove_dir_all(home)?;
+        }
+        let (ingest, processors) = (Detour::open(kafka)?, Detour::open(kafka)?);
+        let front = free_port()?;
+        let copies = format!("copies-{}-{front}", std::process::id());
+        let settings = Settings {
+            ingest_begins_at: Some(ingest.bootstrap_servers()),
+            processor_begins_at: Some(processors.bootstrap_servers()),
+            ..evidence::settings(front, &copies)
+        };
+        let binaries = Binaries {
+            ingest: programs.join("ingest-under-test"),
+            processor: programs.join("processor-under-test"),
+        };
+        let reader = Reader::new(&kafka.bootstrap_servers());
+        reader.create_topic(&copies, evidence::PARTITIONS, kafka.copies())?;
+        let stage = Stage::set(kafka, &binaries, settings)?;
+        let handler = Proxy::start_at(front, stage.handler.port())?;
+        let ledger = Arc::new(Ledger::begin(home)?);
+        evidence::write_run(home, &stage, &copies)?;
+        let temper = Temper::default();
+        let answers = temper.clone();
+        stage.handler.write_into(&ledger);
+        stage.handler.answer(move |call| answers.answer(call));
+        let brokers = Brokers::new(kafka, Ways { ingest, processors, handler }, &stage.prefix);
+        let auditor = Auditor::watch(programs, home)?;
+        Ok(Self { stage, brokers, temper, ledger, auditor, clock: Clock::start() })
+    }
+
+    /// Load under the faults of each order in turn, each with rest and verdict; ends with the first
+    /// that is not kept. What was judged before is judged again with what follows.
+    pub(crate) fn play(mut self, orders: &[Order], tell: impl FnMut(&Order, &Report)) -> Result<bool> {
+        let outcome = self.play_all(orders, tell);
+        self.keep_logs()?;
+        outcome
+    }
+
+    fn play_all(&mut self, orders: &[Order], mut tell: impl FnMut(&Order, &Report)) -> Result<bool> {
+        let mut crew = Crew::muster(&self.stage)?;
+        for order in orders {
+            let struck = self.load_and_break(order, &mut crew)?;
+            self.rest(&mut crew)?;
+            let recovered = evidence::recoveries(&self.stage, &self.ledger, &struck)?;
+            let verdict = self.auditor.judge(&self.ledger)?;
+            let gave_up = std::mem::take(&mut crew.gave_up);
+            let report = Report { recovered, verdict, gave_up, resident: crew.resident_bytes()? };
+            tell(order, &report);
+            if !report.verdict.is_kept {
+                return Ok(false);
+            }
+        }
+        crew.dismiss()?;
+        Ok(true)
+    }
+
+    fn load_and_break(&self, order: &Order, crew: &mut Crew<'_>) -> Result<Vec<Struck>> {
+        let schedule = Schedule::draw(order.seed, order.length, self.brokers.kafka.nodes().len());
+        let plan = Plan { events: usize::MAX, connections: 2, pause: order.pause };
+        let load = Load::start_noting(self.stage.port, plan, &self.ledger)?;
+        load.go();
+        let start = Clock::start();
+        let [programs, others @ ..] = &schedule.tracks;
+        let struck = thread::scope(|scope| {
+            let others: Vec<_> = others
+                .iter()
+                .map(|track| scope.spawn(|| perform(track, &start, &mut Outside(self))))
+                .collect();
+            let mut struck = perform(programs, &start, crew)?;
+            crew.wait(order.length.saturating_sub(start.mono()))?;
+            for other in others {
+                struck.extend(other.join().map_err(|_| anyhow!("a track panicked"))??);
+            }
+            anyhow::Ok(struck)
+        });
+        let sent = load.stop();
+        let mut struck = struck?;
+        sent?;
+        struck.sort_by_key(|struck| struck.begin);
+        Ok(struck)
+    }
+
+    /// Until all that was accepted is settled; then everybody is replaced, so that all states are
+    /// restored, and copies are sent that must not be handled.
+    fn rest(&self, crew: &mut Crew<'_>) -> Result<()> {
+        self.brokers.kafka.until_healthy()?;
+        crew.until_ready()?;
+        self.until_settled(crew)?;
+        crew.replace_processors()?;
+        let ids = crew.metric("hookwell_processor_state_ids")?;
+        evidence::write_rest(self.ledger.folder(), ids)?;
+        self.send_copies()?;
+        self.until_settled(crew)
+    }
+
+    fn until_settled(&self, crew: &Crew<'_>) -> Result<()> {
+        self.stage.until_caught_up()?;
+        wait::until("everything to be settled", || {
+            let open = ["lag_records", "open_deliveries", "oldest_unsettled_timestamp_seconds"];
+            let sums = open.map(|name| crew.metric(&format!("hookwell_processor_{name}")));
+            let is_idle = sums.into_iter().collect::<Result<Vec<_>>>()?.iter().all(|sum| *sum == 0.0);
+            Ok(is_idle.then_some(()))
+        })
+    }
+
+    /// One accepted event in each hundred, at most two hundred of them, is sent once more.
+    fn send_copies(&self) -> Result<()> {
+        for (number, sender) in
+            [Sender::GitHub, Sender::Stripe, Sender::Shopify].into_iter().cycle().enumerate().take(200)
+        {
+            let signed = sender.event(&format!("event-{number}"));
+            let sent = self.clock.now().wall.as_millis();
+            let (status, text) = post(self.stage.port, &signed)?;
+            let answered = self.clock.now().wall.as_millis();
+            self.ledger.answered(&ledger::answer(&signed, sent, Some(answered), status));
+            ensure!(status == 200, "a copy was not accepted: {status} {text}");
+        }
+        Ok(())
+    }
+
+    fn keep_logs(&self) -> Result<()> {
+        let logs = self.ledger.folder().join("logs");
+        fs::create_dir_all(&logs)?;
+        for entry in fs::read_dir(self.stage.folder())? {
+            let entry = entry?;
+            fs::copy(entry.path(), logs.join(entry.file_name()))?;
+        }
+        for node in self.brokers.kafka.nodes() {
+            fs::copy(node.log(), logs.join(format!("kafka-{}.log", node.id())))?;
+        }
+        Ok(())
+    }
+}
+
+/// Who makes the faults of a track.
+trait Actor {
+    /// Lets time pass.
+    fn wait(&mut self, time: Duration) -> Result<()>;
+
+    /// Makes one fault and mends it.
+    fn strike(&mut self, planned: &Planned) -> Result<()>;
+}
+
+fn perform(track: &[Planned], start: &Clock, actor: &mut impl Actor) -> Result<Vec<Struck>> {
+    let mut struck = Vec::new();
+    for planned in track {
+        actor.wait(planned.begin.saturating_sub(start.mono()))?;
+        let begin = start.now().wall.as_millis();
+        actor.strike(planned).with_context(|| planned.to_string())?;
+        struck.push(Struck { fault: planned.fault, begin, end: start.now().wall.as_millis() });
+    }
+    Ok(struck)
+}
+
+impl Actor for Crew<'_> {
+    fn wait(&mut self, time: Duration) -> Result<()> {
+        self.watch(time)
+    }
+
+    fn strike(&mut self, planned: &Planned) -> Result<()> {
+        match planned.fault {
+            Fault::Program(who, blow) => self.blow(who, blow, planned.lasts),
+            Fault::DiesAt(point) => self.die_at(point, planned.lasts),
+            Fault::OneMore => self.one_more(planned.lasts),
+            Fault::Rolling => self.roll(),
+            Fault::Reload => self.reload(),
+            Fault::Link(..)
+            | Fault::Broker(..)
+            | Fault::TwoBrokers
+            | Fault::AllBrokers
+            | Fault::Handler(_)
+            | Fault::Replay(_) => {
+                bail!("that is not a fault of programs")
+            }
+        }
+    }
+}
+
+/// Who breaks what is not one of our programs.
+struct Outside<'a>(&'a Theatre);
+
+impl Actor for Outside<'_> {
+    fn wait(&mut self, time: Duration) -> Result<()> {
+        wait::pause(time);
+        Ok(())
+    }
+
+    fn strike(&mut self, planned: &Planned) -> Result<()> {
+        let Theatre { stage, brokers, temper, .. } = self.0;
+        match planned.fault {
+            Fault::Link(link, trouble) => brokers.trouble(link, trouble, planned.lasts),
+            Fault::Broker(role, blow) => return brokers.strike(role, blow, planned.lasts),
+            Fault::TwoBrokers => return brokers.kill(2, planned.lasts),
+            Fault::AllBrokers => return brokers.kill(3, planned.lasts),
+            Fault::Handler(mood) => {
+                temper.set(Some(mood));
+                wait::pause(planned.lasts);
+                temper.set(None);
+            }
+            Fault::Replay(replay) => return operator::replay(stage, replay),
+            Fault::Program(..) | Fault::DiesAt(_) | Fault::OneMore | Fault::Rolling | Fault::Reload => {
+                bail!("that is a fault of programs")
+            }
+        }
+        Ok(())
+    }
+}
