@@ -109,6 +109,13 @@ impl Board {
         lock(&self.hosts).remove(&host);
     }
 
+    /// The hosts whose threads were not seen for longer than `patience`.
+    pub(crate) fn standing_hosts(&self, now: Duration, patience: Duration) -> Vec<usize> {
+        let hosts = lock(&self.hosts);
+        let standing = hosts.iter().filter(|(_, pulse)| patience < pulse.age(now));
+        standing.map(|(number, _)| *number).collect()
+    }
+
     /// A thread that was not seen for longer than `patience`.
     pub(crate) fn stalled(&self, now: Duration, patience: Duration) -> Option<&'static str> {
         let slowest_host = lock(&self.hosts).values().map(|pulse| pulse.age(now)).max().unwrap_or_default();

@@ -297,6 +297,7 @@ impl Member {
                     owned.start = Some(Start { session, offset, since: now });
                 }
             }
+            Report::Blocked { host } => self.give_up_host(host, &[]),
             Report::Lost { partition, epoch } => {
                 let owned = self.owned.get_mut(&partition).filter(|owned| owned.epoch == epoch);
                 if let Some(owned) = owned {

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 
 use crate::cli::Loaded;
 use crate::follow::Follower;
+use crate::lane::mail::Report;
 use crate::metrics::Metrics;
 use crate::poll::{Member, MemberContext};
 use crate::setup::{Setup, Workshop};
@@ -31,8 +32,16 @@ use crate::status::Status;
 /// How often the watchdog looks.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// A lane's thread that has not moved for so long, while Kafka answers, never will.
+/// A thread that has not moved for so long, while Kafka answers, never will.
 const BLOCKED: Duration = Duration::from_secs(120);
+
+/// A lane's thread that has not moved for so long may be waiting for librdkafka.
+const STANDING: Duration = Duration::from_secs(3);
+
+/// And if Kafka answers for so long meanwhile, in vain: by then librdkafka has given up what it gives
+/// up at all, the records of a transaction and those of its end. But `send_offsets_to_transaction`
+/// never returns when its coordinator went away at the wrong moment (librdkafka 5456).
+const IN_VAIN: Duration = Duration::from_secs(30);
 
 /// How much longer than its lanes a process may take to stop.
 const STOP_GRACE: Duration = Duration::from_secs(20);
@@ -123,6 +132,7 @@ fn watch(
     stop_within: Duration,
 ) -> Result<(), Failure> {
     let mut stop_by: Option<Duration> = None;
+    let mut standing = Standing::default();
     loop {
         match has_ended.recv_timeout(WATCH) {
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
@@ -144,7 +154,33 @@ fn watch(
                 "a {name} thread has not moved for two minutes though Kafka answers; the process had better begin anew"
             );
             shared.downfall.cause(Failure::Kafka(words));
+        } else {
+            for host in standing.look(shared.board.standing_hosts(now, STANDING), now, || answers(shared)) {
+                // One that is not told is told at the next look.
+                shared.to_member.try_send(Report::Blocked { host }).ok();
+            }
         }
+    }
+}
+
+/// The lanes' threads that stand still though Kafka answers, and since when.
+#[derive(Debug, Default)]
+struct Standing(BTreeMap<usize, Duration>);
+
+impl Standing {
+    /// Those of `hosts` that have stood still for too long while Kafka answered. It is asked only if
+    /// there is somebody whom it could keep waiting.
+    fn look(&mut self, hosts: Vec<usize>, now: Duration, kafka_answers: impl FnOnce() -> bool) -> Vec<usize> {
+        if hosts.is_empty() || !kafka_answers() {
+            self.0.clear();
+            return Vec::new();
+        }
+        self.0.retain(|host, _| hosts.contains(host));
+        let mut in_vain = hosts;
+        in_vain.retain(|host| IN_VAIN <= now.saturating_sub(*self.0.entry(*host).or_insert(now)));
+        // Once is enough: by the next look another thread has taken its place.
+        self.0.retain(|host, _| !in_vain.contains(host));
+        in_vain
     }
 }
 
@@ -293,4 +329,45 @@ pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 
 fn cannot_start(error: io::Error) -> Failure {
     Failure::Usage(format!("cannot start: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn second(number: u64) -> Duration {
+        Duration::from_secs(number)
+    }
+
+    #[test]
+    fn a_thread_that_stands_still_while_kafka_answers_is_given_up_once() {
+        let mut standing = Standing::default();
+        assert!(standing.look(vec![3], second(10), || true).is_empty());
+        assert!(standing.look(vec![3], second(39), || true).is_empty());
+        assert_eq!(standing.look(vec![3], second(40), || true), [3]);
+        assert!(standing.look(vec![3], second(41), || true).is_empty());
+    }
+
+    #[test]
+    fn a_thread_that_moves_again_is_not_given_up() {
+        let mut standing = Standing::default();
+        standing.look(vec![3], second(10), || true);
+        standing.look(vec![4], second(20), || true);
+        assert!(standing.look(vec![3, 4], second(45), || true).is_empty());
+    }
+
+    #[test]
+    fn an_outage_of_kafka_is_not_held_against_a_thread() {
+        let mut standing = Standing::default();
+        standing.look(vec![3], second(10), || true);
+        standing.look(vec![3], second(30), || false);
+        assert!(standing.look(vec![3], second(45), || true).is_empty());
+        assert_eq!(standing.look(vec![3], second(75), || true), [3]);
+    }
+
+    #[test]
+    fn kafka_is_asked_only_for_somebodys_sake() {
+        let asked = || unreachable!("everybody moves");
+        assert!(Standing::default().look(Vec::new(), second(1), asked).is_empty());
+    }
 }

@@ -122,6 +122,11 @@ pub(crate) enum Report {
         /// Of which assignment.
         epoch: Epoch,
     },
+    /// The thread of a host waits for a call that will not come back.
+    Blocked {
+        /// The number of the host.
+        host: usize,
+    },
 }
 
 /// A host to the follower.

@@ -21,6 +21,7 @@ tests![
     members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice,
     a_processor_told_to_stop_finishes_what_is_open,
     readiness_tells_the_truth,
+    a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_process,
 ];
 
 fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<()> {
@@ -178,5 +179,24 @@ fn readiness_tells_the_truth(common: &Common) -> Result<()> {
         wait::until("a member to be ready", || Ok(member.is_ready()?.then_some(())))?;
     }
     ensure!(processor.metric("hookwell_build_info", &[])? == 1.0);
+    Ok(())
+}
+
+fn a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_process(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    // The first passage waits for ever, in an open transaction, as librdkafka does now and then when
+    // a coordinator goes away.
+    let processor = stage.start_processor("transaction-produced=1*pause")?.ready()?;
+    stage.accept(&["one"])?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    stage.accept(&["one", "two"])?;
+    ensure!(stage.until_settled(&["one", "two"])?.is_clean());
+    stage.until_caught_up()?;
+    let calls = stage.handler.calls_for("one");
+    ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
+    ensure!(processor.logged().contains("a lane's thread is blocked and is given up"));
+    ensure!(processor.stop()?.success());
     Ok(())
 }
