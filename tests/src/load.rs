@@ -38,6 +38,7 @@ pub struct Load {
 struct Shared {
     port: u16,
     plan: Plan,
+    name: String,
     ledger: Option<Arc<Ledger>>,
     clock: Clock,
     go: AtomicBool,
@@ -49,18 +50,19 @@ struct Shared {
 impl Load {
     /// Senders to the ingest on `port` that wait for [`Load::go`].
     pub fn start(port: u16, plan: Plan) -> Result<Self> {
-        Self::start_with(port, plan, None)
+        Self::start_with(port, plan, "event", None)
     }
 
-    /// [`Load::start`], with a ledger of every answer.
-    pub fn start_noting(port: u16, plan: Plan, ledger: &Arc<Ledger>) -> Result<Self> {
-        Self::start_with(port, plan, Some(Arc::clone(ledger)))
+    /// [`Load::start`], with ids that begin with `name`, and a ledger of every answer.
+    pub fn start_noting(port: u16, plan: Plan, name: &str, ledger: &Arc<Ledger>) -> Result<Self> {
+        Self::start_with(port, plan, name, Some(Arc::clone(ledger)))
     }
 
-    fn start_with(port: u16, plan: Plan, ledger: Option<Arc<Ledger>>) -> Result<Self> {
+    fn start_with(port: u16, plan: Plan, name: &str, ledger: Option<Arc<Ledger>>) -> Result<Self> {
         let shared = Arc::new(Shared {
             port,
             plan,
+            name: name.to_owned(),
             ledger,
             clock: Clock::start(),
             go: AtomicBool::new(false),
@@ -136,7 +138,7 @@ impl Shared {
                 break;
             }
             let sender = SENDERS[number % SENDERS.len()];
-            let event = sender.event(&format!("event-{number}"));
+            let event = sender.event(&format!("{}-{number}", self.name));
             let times = if number.is_multiple_of(10) { 2 } else { 1 };
             for _ in 0..times {
                 self.post_until_accepted(&event)?;

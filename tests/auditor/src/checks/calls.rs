@@ -90,7 +90,8 @@ fn extras(world: &World<'_>, calls: &[&Call], extra: &mut Extra, report: &mut Re
             }
         }
         attempts.insert(call.attempt);
-        succeeded |= call.succeeded();
+        // A success that nobody heard of is a failure, and what follows a failure is as it should be.
+        succeeded = call.succeeded();
     }
 }
 

@@ -100,7 +100,7 @@ fn run_all(arguments: &Arguments) -> Result<bool> {
         say(&format!(
             "seed {seed} failed; again: {}; evidence in {}",
             troupe.again(*seed),
-            troupe.home(*seed).display()
+            troupe.evidence(*seed).display()
         ));
     }
     Ok(tally.failed.is_empty())
@@ -119,7 +119,8 @@ impl Troupe<'_> {
     /// Takes seeds until none is left.
     fn work(&self) -> Result<()> {
         loop {
-            let home = tempfile::Builder::new().prefix("hookwell-faults-").tempdir()?;
+            std::fs::create_dir_all(self.home())?;
+            let home = tempfile::Builder::new().prefix("kafka-").tempdir_in(self.home())?;
             let shape = Shape { nodes: self.arguments.brokers, doors: 2 };
             let kafka = Arc::new(Kafka::start_as(home.path(), shape)?);
             for _ in 0..RUNS_OF_A_KAFKA {
@@ -133,7 +134,7 @@ impl Troupe<'_> {
     }
 
     fn run(&self, seed: u64, kafka: &Arc<Kafka>) {
-        let home = self.home(seed);
+        let home = self.evidence(seed);
         let is_kept = self.play(seed, kafka, &home).unwrap_or_else(|error| {
             say(&format!("seed {seed}: {error:#}"));
             false
@@ -180,8 +181,12 @@ impl Troupe<'_> {
         }
     }
 
-    fn home(&self, seed: u64) -> PathBuf {
-        project().join("target/faults").join(seed.to_string())
+    fn home(&self) -> PathBuf {
+        project().join("target/faults")
+    }
+
+    fn evidence(&self, seed: u64) -> PathBuf {
+        self.home().join(seed.to_string())
     }
 
     /// The command that repeats a run.

@@ -1,5 +1,6 @@
 //! One run: load under the faults of a seed, then rest, then the auditor's verdict.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,6 +36,9 @@ pub(crate) struct Order {
     /// How long a sender waits between two events.
     pub(crate) pause: Duration,
 }
+
+/// Source and id of each event that heard a 200.
+type Accepted = BTreeSet<(String, String)>;
 
 /// A fault that was made. Times are milliseconds since the epoch.
 #[derive(Clone, Copy, Debug)]
@@ -112,8 +116,8 @@ impl Theatre {
     fn play_all(&mut self, orders: &[Order], mut tell: impl FnMut(&Order, &Report)) -> Result<bool> {
         let mut crew = Crew::muster(&self.stage)?;
         for order in orders {
-            let struck = self.load_and_break(order, &mut crew)?;
-            self.rest(&mut crew)?;
+            let (struck, accepted) = self.load_and_break(order, &mut crew)?;
+            self.rest(&mut crew, &accepted)?;
             let recovered = evidence::recoveries(&self.stage, &self.ledger, &struck)?;
             let verdict = self.auditor.judge(&self.ledger)?;
             let gave_up = std::mem::take(&mut crew.gave_up);
@@ -127,10 +131,11 @@ impl Theatre {
         Ok(true)
     }
 
-    fn load_and_break(&self, order: &Order, crew: &mut Crew<'_>) -> Result<Vec<Struck>> {
+    fn load_and_break(&self, order: &Order, crew: &mut Crew<'_>) -> Result<(Vec<Struck>, Accepted)> {
         let schedule = Schedule::draw(order.seed, order.length, self.brokers.kafka.nodes().len());
         let plan = Plan { events: usize::MAX, connections: 2, pause: order.pause };
-        let load = Load::start_noting(self.stage.port, plan, &self.ledger)?;
+        let name = format!("event-{:x}", order.seed);
+        let load = Load::start_noting(self.stage.port, plan, &name, &self.ledger)?;
         load.go();
         let start = Clock::start();
         let [programs, others @ ..] = &schedule.tracks;
@@ -146,23 +151,22 @@ impl Theatre {
             }
             anyhow::Ok(struck)
         });
-        let sent = load.stop();
+        let accepted = load.stop();
         let mut struck = struck?;
-        sent?;
         struck.sort_by_key(|struck| struck.begin);
-        Ok(struck)
+        Ok((struck, accepted?))
     }
 
     /// Until all that was accepted is settled; then everybody is replaced, so that all states are
     /// restored, and copies are sent that must not be handled.
-    fn rest(&self, crew: &mut Crew<'_>) -> Result<()> {
+    fn rest(&self, crew: &mut Crew<'_>, accepted: &Accepted) -> Result<()> {
         self.brokers.kafka.until_healthy()?;
         crew.until_ready()?;
         self.until_settled(crew)?;
         crew.replace_processors()?;
         let ids = crew.metric("hookwell_processor_state_ids")?;
         evidence::write_rest(self.ledger.folder(), ids)?;
-        self.send_copies()?;
+        self.send_copies(accepted)?;
         self.until_settled(crew)
     }
 
@@ -176,12 +180,11 @@ impl Theatre {
         })
     }
 
-    /// One accepted event in each hundred, at most two hundred of them, is sent once more.
-    fn send_copies(&self) -> Result<()> {
-        for (number, sender) in
-            [Sender::GitHub, Sender::Stripe, Sender::Shopify].into_iter().cycle().enumerate().take(200)
-        {
-            let signed = sender.event(&format!("event-{number}"));
+    /// At most two hundred of the accepted events are sent once more.
+    fn send_copies(&self, accepted: &Accepted) -> Result<()> {
+        for (source, id) in accepted.iter().step_by(accepted.len() / 200 + 1) {
+            let sender = Sender::ALL.into_iter().find(|sender| sender.name() == source);
+            let signed = sender.context("an event of nobody was accepted")?.event(id);
             let sent = self.clock.now().wall.as_millis();
             let (status, text) = post(self.stage.port, &signed)?;
             let answered = self.clock.now().wall.as_millis();
