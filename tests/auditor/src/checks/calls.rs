@@ -35,6 +35,7 @@ pub(crate) fn check(world: &World<'_>) -> Report {
         for calls in group.chunk_by(|(_, one), (_, other)| one.generation == other.generation) {
             let calls: Vec<_> = calls.iter().map(|(_, call)| *call).collect();
             keys(&delivery, &calls, &mut report);
+            is_of_a_generation(world, &delivery, calls[0], &mut report);
             extras(world, &calls, &mut extra, &mut report);
         }
     }
@@ -64,6 +65,14 @@ fn keys(delivery: &Delivery<'_>, calls: &[&Call], report: &mut Report) {
             tell(Breach::OtherKey, call, format!("{expected}, not {:?}", call.key))
         });
     }
+}
+
+/// A generation that was called is one that the states have come to.
+fn is_of_a_generation(world: &World<'_>, delivery: &Delivery<'_>, call: &Call, report: &mut Report) {
+    let state = world.state(&delivery.key);
+    report.expect(state.is_none_or(|state| call.generation <= state.generation), || {
+        tell(Breach::CallForNothing, call, format!("a state of that generation, not {state:?}"))
+    });
 }
 
 fn extras(world: &World<'_>, calls: &[&Call], extra: &mut Extra, report: &mut Report) {

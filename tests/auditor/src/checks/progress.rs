@@ -2,7 +2,7 @@
 
 use crate::names::DeliveryKey;
 use crate::record::{Content, Event, Role};
-use crate::state::Status;
+use crate::state::{State, Status};
 use crate::verdict::{Breach, Report, Violation};
 use crate::world::{World, is_replay};
 
@@ -43,9 +43,17 @@ fn is_settled(world: &World<'_>, event: &Event) -> Option<String> {
     if is_replay(event) && !event.destination().is_empty() {
         let generation = event.generation();
         let state = world.state(&event.delivery());
-        // A replay of what is no longer dead is dropped, and leaves nothing.
-        let is_ignored = |status, of| status == Status::Dead && u16::checked_add(of, 1) == Some(generation);
-        let is_settled = state.is_some_and(|state| !is_ignored(state.status, state.generation));
+        // What is dead is replayed, and what is done if that is forced; else nothing is left.
+        let is_forced = event.passage().is_some_and(|passage| passage.forced);
+        let is_passed_over = |state: &State| {
+            let would_be_accepted = match state.status {
+                Status::Dead => true,
+                Status::Done => is_forced,
+                Status::Retrying(_) => false,
+            };
+            would_be_accepted && state.generation.checked_add(1) == Some(generation)
+        };
+        let is_settled = state.is_some_and(|state| !is_passed_over(state));
         return (!is_settled).then(|| format!("a state of generation {generation}, not {state:?}"));
     }
     let key = |name: &str| DeliveryKey::of(&event.source, &event.id, name);
