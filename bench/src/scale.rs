@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
 use clap::Args;
-use hookwell_tests::auditor::Audit;
+use hookwell_tests::audit::Audit;
 use hookwell_tests::program::Program;
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
@@ -122,7 +122,7 @@ fn verdict(audits: &[Audit]) -> String {
     format!(
         "{} events, lost {}, settled twice {}",
         count(|audit| audit.events),
-        count(|audit| audit.lost.len() + audit.untold.len()),
-        count(|audit| audit.doubled.len())
+        count(|audit| audit.lost.len() + audit.untold),
+        count(|audit| audit.doubled)
     )
 }

@@ -1,9 +1,9 @@
 //! What the system tests and the demonstration stand on: a real Kafka, the two programs as child
-//! processes, senders, a handler, and an auditor that shares no code with what it judges.
+//! processes, senders, a handler, and the judgement of an auditor that shares no code with what it judges.
 //!
 //! Nothing depends on this crate.
 
-pub mod auditor;
+pub mod audit;
 pub mod detour;
 pub mod docker;
 pub mod handler;

@@ -59,6 +59,11 @@ impl Reader {
         Self { bootstrap_servers: bootstrap_servers.to_owned() }
     }
 
+    /// Where clients begin.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.bootstrap_servers
+    }
+
     /// Every committed record of `topic`, by partition and offset.
     pub fn read(&self, topic: &str) -> Result<Vec<Record>> {
         self.read_as("read_committed", topic)

@@ -1,6 +1,5 @@
 //! One test's stage: topics of its own, a configuration, a handler, and the programs on it.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
-use crate::auditor::{Audit, audit};
+use crate::audit::{self, Audit, Events};
 use crate::handler::HttpHandler;
 use crate::kafka::{Kafka, free_port};
 use crate::program::{Answer, Program, answer};
@@ -302,22 +301,20 @@ group_id = \"{}\"
     /// Waits until every event on the topic has its terminal state at the destination `orders`, and
     /// gives the judgement.
     pub fn until_settled(&self, accepted: &[&str]) -> Result<Audit> {
-        let accepted: BTreeSet<_> =
-            accepted.iter().map(|id| ("github".to_owned(), (*id).to_owned())).collect();
+        let accepted: Events = accepted.iter().map(|id| ("github".to_owned(), (*id).to_owned())).collect();
         self.until_all_settled(&accepted)
     }
 
     /// [`Stage::until_settled`], with sources and ids.
-    pub fn until_all_settled(&self, accepted: &BTreeSet<(String, String)>) -> Result<Audit> {
-        wait::until("all events to be settled", || {
-            let audit = self.audit(accepted)?;
-            Ok((audit.untold.is_empty() && audit.lost.is_empty()).then_some(audit))
-        })
+    pub fn until_all_settled(&self, accepted: &Events) -> Result<Audit> {
+        wait::until("all events to be settled", || Ok(self.audit(accepted)?.is_settled().then_some(())))?;
+        // Topics are read one after the other: only what no longer moves can be judged.
+        self.audit(accepted)
     }
 
     /// The judgement as things stand.
-    pub fn audit(&self, accepted: &BTreeSet<(String, String)>) -> Result<Audit> {
-        audit(&self.reader, &self.prefix, accepted, |_| vec!["orders".to_owned()])
+    pub fn audit(&self, accepted: &Events) -> Result<Audit> {
+        Audit::of(audit::run(&self.reader, &self.prefix, &self.prefix, &["orders"]), accepted)
     }
 
     /// The committed dead letters.

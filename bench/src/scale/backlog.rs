@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_common::lifecycle::Clock;
-use hookwell_tests::auditor::Audit;
+use hookwell_tests::audit::Audit;
 use hookwell_tests::handler::Reply;
 use hookwell_tests::wait;
 use rustix::process::Signal;

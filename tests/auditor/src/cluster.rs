@@ -1,6 +1,6 @@
 //! A client of Kafka with the defaults of everybody, that waits while brokers recover.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const REQUEST: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// How often something is done again before it is given up: brokers may recover for minutes.
-const TIMES: u32 = 180;
+const TIMES: u32 = 120;
 
 /// How many partitions each topic has.
 pub(crate) type Topics = BTreeMap<String, i32>;
@@ -37,6 +37,7 @@ pub(crate) fn consumer(run: &Run, group: &str, isolation: &str) -> Result<BaseCo
         .set("isolation.level", isolation)
         .set("enable.auto.commit", "false")
         .set("enable.partition.eof", "true")
+        .set("fetch.wait.max.ms", "100")
         // A log that was cut is to be found out, and not passed over.
         .set("auto.offset.reset", "earliest");
     Ok(config.create()?)
@@ -93,25 +94,24 @@ pub(crate) fn patiently<T>(what: &str, mut step: impl FnMut() -> Result<T>) -> R
 pub(crate) fn read(
     client: &BaseConsumer,
     (topic, partitions): (&str, i32),
-    is_whole: bool,
-    mut take: impl FnMut(Line) -> Result<()>,
+    mut take: impl FnMut(&BorrowedMessage<'_>) -> Result<()>,
 ) -> Result<()> {
     let mut from = TopicPartitionList::new();
     for partition in 0..partitions {
         from.add_partition_offset(topic, partition, Offset::Beginning)?;
     }
     client.assign(&from)?;
-    let (mut open, mut idle) = (partitions, 0);
-    while 0 < open {
+    let (mut open, mut idle): (BTreeSet<_>, _) = ((0..partitions).collect(), 0);
+    while !open.is_empty() {
         match client.poll(PAUSE) {
             Some(Ok(message)) => {
                 idle = 0;
-                take(line(&message, is_whole))?;
+                take(&message)?;
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+            Some(Err(KafkaError::PartitionEOF(partition))) => drop(open.remove(&partition)),
             found if TIMES < idle => {
                 let last = found.and_then(Result::err);
-                bail!("{topic} does not end: {last:?}");
+                bail!("{topic} does not end on {open:?}: {last:?}");
             }
             Some(Err(_)) => {
                 idle += 1;
@@ -120,8 +120,7 @@ pub(crate) fn read(
             None => idle += 1,
         }
     }
-    client.unassign()?;
-    Ok(())
+    Ok(client.unassign()?)
 }
 
 /// A record as a line of a dump.

@@ -1,5 +1,6 @@
 //! What lies on Kafka, written into a folder of evidence or taken as it is.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
@@ -9,7 +10,7 @@ use anyhow::{Context as _, Result};
 use crate::cluster::{self, ALONE, Topics};
 use crate::evidence::{Ends, Evidence, Run};
 use crate::folder;
-use crate::names::{Name, Names};
+use crate::names::Names;
 use crate::record::{Line, Role};
 
 /// Adds to a folder what lies on the topics and where they end; what was collected before is
@@ -21,23 +22,18 @@ pub fn collect(path: &Path) -> Result<()> {
         fs::remove_dir_all(&topics)?;
     }
     fs::create_dir_all(&topics)?;
-    let mut file: Option<(String, BufWriter<File>)> = None;
+    let mut files: HashMap<String, BufWriter<File>> = HashMap::new();
     let ends = gather(&run, |topic, line| {
-        let (_, file) = match file.take() {
-            Some((known, writer)) if known == topic => file.insert((known, writer)),
-            before => {
-                before.map_or(Ok(()), |(_, mut writer)| writer.flush())?;
-                let writer = BufWriter::new(File::create(topics.join(format!("{topic}.jsonl")))?);
-                file.insert((topic.to_owned(), writer))
-            }
+        let Some(line) = line else {
+            let file = File::create(topics.join(format!("{topic}.jsonl")))?;
+            files.insert(topic.to_owned(), BufWriter::new(file));
+            return Ok(());
         };
-        if let Some(line) = line {
-            serde_json::to_writer(&mut *file, &line)?;
-            file.write_all(b"\n")?;
-        }
-        Ok(())
+        let file = files.get_mut(topic).with_context(|| format!("{topic} was not asked for"))?;
+        serde_json::to_writer(&mut *file, &line)?;
+        Ok(file.write_all(b"\n")?)
     })?;
-    file.map_or(Ok(()), |(_, mut writer)| writer.flush())?;
+    files.values_mut().try_for_each(BufWriter::flush)?;
     let offsets = path.join(folder::OFFSETS);
     fs::write(&offsets, serde_json::to_vec_pretty(&ends)?).with_context(|| offsets.display().to_string())
 }
@@ -66,15 +62,12 @@ fn gather(run: &Run, mut take: impl FnMut(&str, Option<Line>) -> Result<()>) -> 
     let client = cluster::consumer(run, ALONE, "read_committed")?;
     let topics: Topics = cluster::all_topics(&client, run)?;
     let committed = cluster::committed(run, &topics)?;
+    topics.keys().try_for_each(|topic| take(topic, None))?;
     for (topic, partitions) in &topics {
-        take(topic, None)?;
         let is_whole = Role::of(topic, &run.prefix) == Role::State;
-        cluster::read(&client, (topic, *partitions), is_whole, |line| take(topic, Some(line)))?;
+        cluster::read(&client, (topic, *partitions), |message| {
+            take(topic, Some(cluster::line(message, is_whole)))
+        })?;
     }
     cluster::ends(run, &topics, &committed)
-}
-
-/// The name of one of a run's own topics.
-pub fn topic(run: &Run, name: &str) -> Name {
-    Name::from(&*format!("{}.{name}", run.prefix))
 }

@@ -114,6 +114,10 @@ pub struct Route {
     pub source: Name,
     /// To which destinations.
     pub to: Vec<Name>,
+    /// Whether it was there for a part of the run only: a delivery may be there, and if it is it must
+    /// end.
+    #[serde(default)]
+    pub sometimes: bool,
 }
 
 /// What a sender heard: a line of `answers.jsonl`.

@@ -11,7 +11,8 @@
 //!
 //! # A folder of evidence
 //!
-//! Moments are milliseconds since the epoch, digests BLAKE3 in lower-case hexadecimal. A file called
+//! Moments are milliseconds since the epoch, digests BLAKE3 in lower-case hexadecimal, of
+//! which the first 32 digits count and more may follow. A file called
 //! `….jsonl` holds one JSON object a line, in any order but for `seen.jsonl`.
 //!
 //! Written by whoever makes the run:
@@ -19,7 +20,8 @@
 //! - `run.json`, what was run: `{"bootstrap_servers", "prefix", "group", "tiers": [ms, …],
 //!   "skew_ms": 50, "grace_ms": 0, "dedupe_window_ms": 604800000, "destinations": [{"name",
 //!   "kind": "http" | "kafka" | "log", "topic"?, "max_attempts"}], "routes": [{"source": "*" | NAME,
-//!   "to": [NAME, …]}]}`. The three with a number may be left out. An event that no route names is
+//!   "to": [NAME, …], "sometimes"?: false}]}`. The three with a number may be left out; `sometimes` is
+//!   for a route that was there for a part of the run. An event that no route names is
 //!   expected among the dead letters.
 //! - `answers.jsonl`, what senders heard: `{"source", "id", "sent", "answered"?, "status", "body"}`.
 //!   `status` is 0 where no answer was heard, only 200 counts as acknowledged; `id` is the event id,

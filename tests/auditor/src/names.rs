@@ -77,14 +77,21 @@ impl Names {
     }
 }
 
-/// BLAKE3 of something.
+/// The first half of BLAKE3 of something: there are millions of them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Digest(pub [u8; 32]);
+pub struct Digest(pub [u8; 16]);
 
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
-        Self(*blake3::hash(bytes).as_bytes())
+        Self::first_half(&blake3::hash(bytes))
+    }
+
+    /// The half of `hash` that is kept.
+    pub(crate) fn first_half(hash: &blake3::Hash) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(half)
     }
 }
 
@@ -95,7 +102,7 @@ pub struct DeliveryKey(pub [u8; 16]);
 impl DeliveryKey {
     /// The key of event `id` of `source` at `destination`.
     pub fn of(source: &str, id: &str, destination: &str) -> Self {
-        Self(first_16(&hash_parts(&[source, id, destination])))
+        Self(Digest::first_half(&hash_parts(&[source, id, destination])).0)
     }
 
     /// The key of a record that cannot be read, by the place at which it lies; tier 0 is the events
@@ -117,7 +124,7 @@ pub struct EventKey(pub [u8; 16]);
 impl EventKey {
     /// The key of event `id` of `source`.
     pub fn of(source: &str, id: &str) -> Self {
-        Self(first_16(&hash_parts(&[source, id])))
+        Self(Digest::first_half(&hash_parts(&[source, id])).0)
     }
 
     /// The partition on which all records of that event lie, of `count`.
@@ -139,12 +146,6 @@ fn hash_parts(parts: &[&str]) -> blake3::Hash {
     hasher.finalize()
 }
 
-fn first_16(hash: &blake3::Hash) -> [u8; 16] {
-    let mut first = [0; 16];
-    first.copy_from_slice(&hash.as_bytes()[..16]);
-    first
-}
-
 /// Bytes that are written in hexadecimal.
 macro_rules! in_hex {
     ($($name:ident),+) => {$(
@@ -163,8 +164,9 @@ macro_rules! in_hex {
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let text = String::deserialize(deserializer)?;
-                let mut bytes = Self([0; _]);
-                hex::decode_to_slice(&text, &mut bytes.0)
+                let mut bytes = Self([0; 16]);
+                // Of a hash that was written whole the first half counts.
+                hex::decode_to_slice(text.get(..32).unwrap_or(&text), &mut bytes.0)
                     .map_err(|error| de::Error::custom(format!("{text:?}: {error}")))?;
                 Ok(bytes)
             }

@@ -339,7 +339,7 @@ pub fn digest(key: Option<&[u8]>, headers: &[(&str, &[u8])], value: Option<&[u8]
         add(Some(value));
     }
     add(value);
-    Digest(*hasher.finalize().as_bytes())
+    Digest::first_half(&hasher.finalize())
 }
 
 #[cfg(test)]

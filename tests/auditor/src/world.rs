@@ -30,8 +30,8 @@ pub(crate) struct World<'e> {
     pub(crate) calls: Grouped<&'e Call>,
     /// Records of the events and retry topics that cannot be read.
     pub(crate) unreadable: Vec<Unreadable<'e>>,
-    /// The destinations of each source that has events.
-    routes: HashMap<&'e str, Vec<&'e str>>,
+    /// The destinations of each source that has events, and whether each is owed.
+    routes: HashMap<&'e str, Vec<(&'e str, bool)>>,
 }
 
 /// An event on the events topic.
@@ -183,10 +183,10 @@ impl<'e> World<'e> {
             let accepted = self.accepted[index];
             let source = &*accepted.event.source;
             let names = self.routes.entry(source).or_insert_with(|| routed(self.evidence, source)).clone();
-            for name in names {
+            for (name, is_owed) in names {
                 let destination = run.destinations.iter().find(|known| *known.name == *name);
                 let key = DeliveryKey::of(source, &accepted.event.id, name);
-                self.add_delivery(Delivery { key, accepted, name, destination, is_owed: true });
+                self.add_delivery(Delivery { key, accepted, name, destination, is_owed });
             }
         }
         let named: Vec<_> = self.replays.all().chain(self.retries.all()).copied().collect();
@@ -221,8 +221,9 @@ impl<'e> World<'e> {
     }
 
     /// The destinations that routes name for a source; one without a name where they name none.
-    pub(crate) fn owed(&self, source: &str) -> &[&'e str] {
-        self.routes.get(source).map_or(&[], Vec::as_slice)
+    pub(crate) fn owed(&self, source: &str) -> impl Iterator<Item = &'e str> {
+        let routes = self.routes.get(source).into_iter().flatten();
+        routes.filter(|(_, is_owed)| *is_owed).map(|(name, _)| *name)
     }
 
     /// The event with that key, if it lies on the events topic.
@@ -300,15 +301,20 @@ pub(crate) fn is_replay(event: &Event) -> bool {
     event.generation() > 0 || !event.destination().is_empty()
 }
 
-/// The destinations that routes name for a source, each once; an empty one where they name none.
-fn routed<'e>(evidence: &'e Evidence, source: &str) -> Vec<&'e str> {
+/// The destinations that routes name for a source, each once, and whether each is owed; an empty one
+/// where they name none.
+fn routed<'e>(evidence: &'e Evidence, source: &str) -> Vec<(&'e str, bool)> {
     let is_for = |name: &str| name == "*" || name == source;
     let routes = evidence.run.routes.iter().filter(|route| is_for(&route.source));
+    let (passing, lasting): (Vec<_>, Vec<_>) = routes.partition(|route| route.sometimes);
     let mut known = HashSet::new();
-    let mut found: Vec<_> =
-        routes.flat_map(|route| &route.to).map(|name| &**name).filter(|name| known.insert(*name)).collect();
+    let mut found = Vec::new();
+    for (routes, is_owed) in [(lasting, true), (passing, false)] {
+        let names = routes.into_iter().flat_map(|route| &route.to).map(|name| &**name);
+        found.extend(names.filter(|name| known.insert(*name)).map(|name| (name, is_owed)));
+    }
     if found.is_empty() {
-        found.push("");
+        found.push(("", true));
     }
     found
 }

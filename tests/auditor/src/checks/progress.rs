@@ -57,8 +57,7 @@ fn is_settled(world: &World<'_>, event: &Event) -> Option<String> {
         return (!is_settled).then(|| format!("a state of generation {generation}, not {state:?}"));
     }
     let key = |name: &str| DeliveryKey::of(&event.source, &event.id, name);
-    let owed = world.owed(&event.source);
-    let missing = owed.iter().find(|name| world.state(&key(name)).is_none())?;
+    let missing = world.owed(&event.source).find(|name| world.state(&key(name)).is_none())?;
     Some(format!("a state for the destination {missing:?}"))
 }
 

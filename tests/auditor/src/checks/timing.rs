@@ -143,7 +143,7 @@ fn given_up(world: &World<'_>, delivery: &Delivery<'_>, letter: &Placed<'_>, rep
         tell(Breach::TooMany, letter, "an attempt below the maximum".into())
     });
     let class = letter.event.passage().and_then(|passage| passage.class.as_deref()).unwrap_or("");
-    let is_last = is_beyond(delivery, attempt.saturating_add(1));
+    let is_last = delivery.destination.is_none() || is_beyond(delivery, attempt.saturating_add(1));
     report.expect(class != "exhausted" || is_last, || {
         tell(Breach::GivenUpEarly, letter, "the last attempt that may be made".into())
     });

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Result, bail};
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{ContentArrangement, Table};
-use hookwell_tests::auditor::{History, Status};
+use hookwell_tests::audit::{States, Status};
 use hookwell_tests::handler::HttpHandler;
 use hookwell_tests::program::metric_at;
 use hookwell_tests::reader::{Reader, Record};
@@ -27,17 +27,18 @@ pub(crate) fn table(
 ) -> Result<Table> {
     let accepted: Vec<_> = samples.iter().filter(|sample| sample.status == 200).collect();
     let copies = accepted.iter().filter(|sample| sample.is_copy).count();
-    let history = wait::until("each sample's fate", || {
+    let states = wait::until("each sample's fate", || {
         if told_to_stop.load(Ordering::Relaxed) {
             return Ok(Some(None));
         }
-        let history = History::read(reader, prefix)?;
-        let is_settled =
-            accepted.iter().all(|sample| !matches!(status(&history, sample), None | Some(Status::Retrying)));
+        let states = States::read(reader, prefix)?;
+        let is_settled = accepted
+            .iter()
+            .all(|sample| !matches!(status(&states, sample), None | Some(Status::Retrying(_))));
         let dropped = metric_at(processor, "hookwell_processor_duplicates_total", &[])?;
-        Ok((is_settled && copies as f64 <= dropped).then_some(Some(history)))
+        Ok((is_settled && copies as f64 <= dropped).then_some(Some(states)))
     })?;
-    let Some(history) = history else { bail!("told to stop before the samples were settled") };
+    let Some(states) = states else { bail!("told to stop before the samples were settled") };
     let dead_letters = reader.read(&format!("{prefix}.dlq"))?;
 
     let mut table = Table::new();
@@ -56,21 +57,21 @@ pub(crate) fn table(
             sample.what.to_owned(),
             sample.status.to_string(),
             if sample.is_copy { "none of its own".to_owned() } else { answers.join(", ") },
-            fate(&history, &dead_letters, sample, calls.len()),
+            fate(&states, &dead_letters, sample, calls.len()),
         ]);
     }
     Ok(table)
 }
 
-fn status(history: &History, sample: &Sample) -> Option<Status> {
-    history.status(&sample.signed.source, &sample.signed.id, DESTINATION)
+fn status(states: &States, sample: &Sample) -> Option<Status> {
+    states.status(&sample.signed.source, &sample.signed.id, DESTINATION)
 }
 
-fn fate(history: &History, dead_letters: &[Record], sample: &Sample, calls: usize) -> String {
+fn fate(states: &States, dead_letters: &[Record], sample: &Sample, calls: usize) -> String {
     if sample.status != 200 {
         return "refused; nothing reached Kafka".to_owned();
     }
-    match status(history, sample) {
+    match status(states, sample) {
         Some(Status::Done) if sample.is_copy && calls == 1 => "recognised as a copy, and dropped".to_owned(),
         Some(Status::Done) if sample.is_copy => "handled again, which should not be".to_owned(),
         Some(Status::Done) if calls == 1 => "delivered".to_owned(),
@@ -81,6 +82,6 @@ fn fate(history: &History, dead_letters: &[Record], sample: &Sample, calls: usiz
             let reason = letter.map(|letter| letter.header("hookwell-error-class")).unwrap_or_default();
             format!("a dead letter: {reason}")
         }
-        Some(Status::Retrying) | None => "not settled".to_owned(),
+        Some(Status::Retrying(_)) | None => "not settled".to_owned(),
     }
 }
