@@ -24,6 +24,19 @@ fn the_images_are_built_with_the_rust_of_the_toolchain_file() {
 }
 
 #[test]
+fn the_images_begin_with_the_manifest_of_every_crate() {
+    let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
+    let dockerfile = read("deploy/Dockerfile");
+    let made = after(&dockerfile, "RUN for crate in ");
+    let made: Vec<_> = made.split("; do").next().unwrap().split(' ').collect();
+    for member in workspace["workspace"]["members"].as_array().unwrap() {
+        let member = member.as_str().unwrap();
+        assert!(dockerfile.contains(&format!("COPY {member}/Cargo.toml {member}/\n")), "{member}");
+        assert!(made.contains(&member), "{member} is not among {made:?}");
+    }
+}
+
+#[test]
 fn the_stack_runs_the_kafka_that_the_tests_run_on() {
     let image = after(&read("docker-compose.yml"), "image: apache/kafka:").to_owned();
     assert!(read("deploy/kafka/pom.xml").contains(&format!(">{image}<")), "{image} is not that of pom.xml");
