@@ -8,7 +8,7 @@ use hookwell_common::event::Event;
 use hookwell_common::record::{Failure, Passage, RawRecord, encode_headers, encode_passage, record_key};
 use smallvec::SmallVec;
 
-use super::batch::Entry;
+use super::batch::{Commit, Entry};
 use crate::dead_letter::DeadLetterReason;
 use crate::delivery::{Content, Target};
 use crate::outcome::{HandlerError, Outcome};
@@ -76,6 +76,13 @@ impl Output<'_> {
     pub fn has_headers(&self) -> bool {
         !matches!(self.headers, Headers::None)
     }
+}
+
+/// All records of a transaction, in the order in which they are written: a state that is written
+/// again comes first, for the end of the same delivery may have been decided since.
+pub fn all_outputs(commit: &Commit) -> impl Iterator<Item = Output<'_>> {
+    let again = commit.batch.refreshed.iter().map(|(key, state)| state_output(*key, state));
+    again.chain(commit.batch.entries.iter().flat_map(outputs)).chain(commit.birth.then(birth_output))
 }
 
 /// The records that `entry` writes: where the delivery goes on, and its state.

@@ -25,7 +25,7 @@ use rdkafka::util::Timeout;
 use thiserror::Error;
 
 use super::batch::Commit;
-use super::output::{Output, OutputTopic, birth_output, outputs, state_output};
+use super::output::{Output, OutputTopic, all_outputs};
 use crate::delivery::{Place, Stream};
 use crate::lane::ledger::Offset;
 use crate::retry::Tier;
@@ -179,18 +179,8 @@ impl Transactor {
     ) -> Result<Receipt, KafkaError> {
         let transaction = self.producer.context().transaction();
         let mut sent = 0;
-        for entry in &commit.batch.entries {
-            for output in outputs(entry) {
-                self.send(&output, transaction, forwards)?;
-                sent += 1;
-            }
-        }
-        for (key, state) in &commit.batch.refreshed {
-            self.send(&state_output(*key, state), transaction, forwards)?;
-            sent += 1;
-        }
-        if commit.birth {
-            self.send(&birth_output(), transaction, forwards)?;
+        for output in all_outputs(commit) {
+            self.send(&output, transaction, forwards)?;
             sent += 1;
         }
         failpoint::hit("transaction-produced");

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::dead_letter::DeadLetterReason;
 use crate::lane::ledger::Offset;
-use crate::lane::output::{Output, OutputTopic, outputs, state_output};
+use crate::lane::output::{Output, OutputTopic, all_outputs};
 use crate::outcome::HandlerError;
 use crate::retry::Tier;
 use crate::route::tests::plan as plan_of;
@@ -259,8 +259,7 @@ impl Log {
 
     /// All of a transaction.
     fn apply(&mut self, commit: &Commit, now: Timestamp) {
-        let refreshed = commit.batch.refreshed.iter().map(|(key, state)| state_output(*key, state));
-        for output in commit.batch.entries.iter().flat_map(outputs).chain(refreshed) {
+        for output in all_outputs(commit) {
             let record = written(&output);
             match output.topic {
                 OutputTopic::Retry(tier) => self.retries.entry(tier).or_default().push((record, now)),

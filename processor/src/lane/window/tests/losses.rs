@@ -88,3 +88,22 @@ fn a_call_that_was_not_made_settles_nothing() {
     world.commit();
     assert_eq!(world.log.offsets[&Stream::Events], 2);
 }
+
+#[test]
+fn a_state_that_is_written_again_is_not_taken_for_what_was_decided_since() {
+    let mut world = World::new();
+    world.publish("1", "push");
+    world.read();
+    world.answer(0, status(400));
+    world.commit();
+    // Long enough for the state of what is dead to be written again, while its replay is open.
+    world.pass(3 * 86_400);
+    world.replay("1", "orders", 1, false);
+    world.read();
+    world.window.sweep(world.now.wall, 10);
+    world.answer(0, Outcome::Done);
+    world.commit();
+    world.crash();
+    let state = world.state("1", "orders").unwrap();
+    assert_eq!((state.status, state.generation), (Status::Done, 1));
+}
