@@ -11,12 +11,18 @@ pub const ALL: &[&str] = &[
     "ingest-acknowledged",
     "lane-polled",
     "handler-returned",
+    "transaction-record-sent",
     "transaction-produced",
     "transaction-offsets-sent",
     "transaction-committing",
     "transaction-committed",
+    "restore-begun",
     "restore-midway",
+    "restore-ended",
+    "revoke-begun",
     "revoke-drained",
+    "replay-published",
+    "replay-acknowledged",
 ];
 
 /// Dies here if the environment says so.

@@ -240,11 +240,16 @@ group_id = \"{}\"
     /// Starts the processor with `arguments` that have it do something else and end by itself. What
     /// it prints is in its log.
     pub fn start_command(&self, arguments: &[&str]) -> Result<Program> {
+        self.start_armed_command("", arguments)
+    }
+
+    /// [`Stage::start_command`], with `failpoints` armed.
+    pub fn start_armed_command(&self, failpoints: &str, arguments: &[&str]) -> Result<Program> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let (log, config) = (self.folder.path().join(format!("command-{number}.log")), self.config());
         let config = config.to_string_lossy();
         let arguments = [&["--config", &*config], arguments].concat();
-        Program::start(&self.binaries.processor, &arguments, &[], &log, "")
+        Program::start(&self.binaries.processor, &arguments, &[("FAILPOINTS", failpoints)], &log, "")
     }
 
     fn start(

@@ -132,6 +132,7 @@ impl Active {
     /// The group asks for the partition: nothing new is begun.
     pub(crate) fn drain(&mut self, deadline: Duration) {
         self.draining = Some(deadline);
+        failpoint::hit("revoke-begun");
     }
 
     /// Records were read.

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use hookwell_common::failpoint;
 use hookwell_common::kafka::{partition_counts, retry_tiers};
 use hookwell_common::topics::Topic;
 use rdkafka::consumer::Consumer;
@@ -207,6 +208,7 @@ impl Steadying {
             from,
             lane: ownership.follow.clone(),
         };
+        failpoint::hit("restore-begun");
         // A follower that is gone is found by the watchdog.
         shared.to_follower.send(order).ok();
         Restoring {
@@ -247,7 +249,7 @@ impl Restoring {
                     return Err(TakeOverError::State { topic, partition, offset, error });
                 }
             }
-            hookwell_common::failpoint::hit("restore-midway");
+            failpoint::hit("restore-midway");
         }
         Ok(())
     }
@@ -305,6 +307,7 @@ impl Restoring {
             recollection,
         });
         window.mark(&markers);
+        failpoint::hit("restore-ended");
         let took = shared.clock.mono().saturating_sub(self.begun);
         let state_end = self.next_offset.max(self.end);
         Ok(Restored { transactor: self.transactor, window, state_end, start, retry_starts, took })

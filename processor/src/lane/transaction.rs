@@ -221,7 +221,10 @@ impl Transactor {
         record.headers = headers;
         loop {
             match self.producer.send(record) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    failpoint::hit("transaction-record-sent");
+                    return Ok(());
+                }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), refused)) => {
                     self.producer.poll(Duration::from_millis(1));
                     record = refused;

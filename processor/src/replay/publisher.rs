@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hookwell_common::event::Event;
+use hookwell_common::failpoint;
 use hookwell_common::kafka::{ClientSettings, has_place, headers_of, log_client_error, log_client_line};
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::record::{Passage, record_key};
@@ -79,6 +80,7 @@ impl Publisher {
             self.producer.poll(FULL);
             record = refused;
         }
+        failpoint::hit("replay-published");
         self.producer.poll(Duration::ZERO);
     }
 
@@ -151,6 +153,7 @@ impl ProducerContext for Reports {
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
         match result {
             Ok(record) if has_place(record.offset()) => {
+                failpoint::hit("replay-acknowledged");
                 self.0.acknowledged.fetch_add(1, Ordering::Relaxed);
             }
             // Whether it was stored nobody knows; the same command, run again, sees to it.

@@ -2,11 +2,13 @@
 //! there, and an auditor counts.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::handler::{Call, Reply};
 use hookwell_tests::sender::{Sender, post, post_until_accepted};
 use hookwell_tests::stage::Stage;
+use hookwell_tests::wait;
 
 use crate::{Common, tests};
 
@@ -16,12 +18,20 @@ tests![
     killed_after_polling_the_event_is_read_again,
     killed_after_the_handler_the_event_is_handled_again_with_the_same_key,
     killed_with_records_in_an_open_transaction_they_stay_invisible,
+    killed_with_a_dead_letter_sent_and_its_state_not_neither_counts,
+    killed_with_a_retry_sent_and_its_state_not_neither_counts,
+    killed_with_a_state_sent_and_the_next_dead_letter_not_neither_counts,
     killed_with_offsets_in_an_open_transaction_they_do_not_count,
     killed_before_the_commit_is_sent_nothing_counts,
     killed_while_the_commit_is_under_way_it_counts_once_or_not_at_all,
     killed_after_the_commit_nothing_is_handled_again,
+    killed_before_the_first_state_is_restored_nothing_is_forgotten,
     killed_in_the_middle_of_a_restore_nothing_is_forgotten,
+    killed_after_the_last_state_is_restored_nothing_is_forgotten,
+    killed_while_open_calls_finish_before_a_hand_over_they_are_made_again,
     killed_while_handing_over_a_partition_its_next_owner_loses_nothing,
+    killed_between_two_replays_the_same_command_goes_on,
+    killed_when_a_replay_is_acknowledged_the_same_command_repeats_nothing,
 ];
 
 fn killed_after_verifying_ingest_leaves_nothing_and_the_sender_sends_again(common: &Common) -> Result<()> {
@@ -68,6 +78,73 @@ fn killed_after_the_handler_the_event_is_handled_again_with_the_same_key(common:
 
 fn killed_with_records_in_an_open_transaction_they_stay_invisible(common: &Common) -> Result<()> {
     dies_at(common, "transaction-produced=return", &[2])
+}
+
+fn killed_with_a_dead_letter_sent_and_its_state_not_neither_counts(common: &Common) -> Result<()> {
+    dies_between_records(
+        common,
+        "transaction-record-sent=sleep(60000)",
+        &["broken-1"],
+        [("dlq", 1), ("state", 0)],
+    )
+}
+
+fn killed_with_a_retry_sent_and_its_state_not_neither_counts(common: &Common) -> Result<()> {
+    dies_between_records(
+        common,
+        "transaction-record-sent=sleep(60000)",
+        &["flaky-1"],
+        [("retry.1", 1), ("state", 0)],
+    )
+}
+
+fn killed_with_a_state_sent_and_the_next_dead_letter_not_neither_counts(common: &Common) -> Result<()> {
+    let failpoint = "transaction-record-sent=1*off->sleep(60000)";
+    dies_between_records(common, failpoint, &["unroutable-1", "unroutable-2"], [("state", 1), ("dlq", 1)])
+}
+
+/// A processor stands still between two records of one transaction, with as many on each topic as
+/// `lie` there, and is killed.
+fn dies_between_records(
+    common: &Common,
+    failpoint: &str,
+    ids: &[&str],
+    lie: [(&str, usize); 2],
+) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 1;
+        if ids.iter().all(|id| id.starts_with("unroutable")) {
+            // No call is waited for, so that both lie in one transaction.
+            settings.routes = "[[routes]]\nsource = \"stripe\"\nto = [\"orders\"]".to_owned();
+        }
+    })?;
+    stage.handler.answer(by_fate);
+    stage.accept(ids)?;
+    let processor = stage.start_processor(failpoint)?;
+    let on = |topic: &str| stage.reader.read_uncommitted(&stage.topic(topic)).map(|records| records.len());
+    wait::until("the first records of a transaction", || Ok((on(lie[0].0)? == lie[0].1).then_some(())))?;
+    ensure!(on(lie[1].0)? == lie[1].1, "it does not stand between the two");
+    for (topic, _) in lie {
+        ensure!(stage.reader.read(&stage.topic(topic))?.is_empty(), "what is on {topic} counts");
+    }
+    processor.kill()?;
+
+    let processor = stage.processor()?;
+    stage.until_caught_up()?;
+    let (done, dead) = match ids[0] {
+        "flaky-1" => (stage.until_settled(ids)?.done, 0),
+        _ => (0, stage.dead_letters()?.len()),
+    };
+    ensure!(done + dead == ids.len(), "{done} done, {dead} dead");
+    ensure!(processor.stop()?.success());
+    let calls = stage.handler.calls();
+    ensure!(calls.iter().all(|call| call.key() == calls[0].key()), "{calls:?}");
+    ensure!(calls.iter().filter(|call| call.attempt() == "0").count() <= 2, "{calls:?}");
+    stage.accept(ids)?;
+    let _processor = stage.processor()?;
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == calls.len() && stage.dead_letters()?.len() == dead);
+    Ok(())
 }
 
 fn killed_with_offsets_in_an_open_transaction_they_do_not_count(common: &Common) -> Result<()> {
@@ -155,7 +232,19 @@ fn is_well_kept(stage: &Stage, accepted: &[&str]) -> Result<()> {
     Ok(())
 }
 
+fn killed_before_the_first_state_is_restored_nothing_is_forgotten(common: &Common) -> Result<()> {
+    dies_while_it_restores(common, "restore-begun=return")
+}
+
 fn killed_in_the_middle_of_a_restore_nothing_is_forgotten(common: &Common) -> Result<()> {
+    dies_while_it_restores(common, "restore-midway=return")
+}
+
+fn killed_after_the_last_state_is_restored_nothing_is_forgotten(common: &Common) -> Result<()> {
+    dies_while_it_restores(common, "restore-ended=return")
+}
+
+fn dies_while_it_restores(common: &Common, failpoint: &str) -> Result<()> {
     let stage = common.stage()?;
     stage.handler.answer(by_fate);
     stage.accept(&FATES)?;
@@ -164,12 +253,29 @@ fn killed_in_the_middle_of_a_restore_nothing_is_forgotten(common: &Common) -> Re
     ensure!(processor.stop()?.success());
     let calls = stage.handler.count();
 
-    stage.start_processor("restore-midway=return")?.die()?;
+    stage.start_processor(failpoint)?.die()?;
     let processor = stage.processor()?;
     stage.accept(&FATES)?;
     stage.until_caught_up()?;
     ensure!(processor.stop()?.success());
     ensure!(stage.handler.count() == calls, "a copy was handled after a restore that was cut short");
+    is_well_kept(&stage, &FATES)
+}
+
+fn killed_while_open_calls_finish_before_a_hand_over_they_are_made_again(common: &Common) -> Result<()> {
+    let stage = common.stage()?;
+    let slow = |call: &Call| Reply { after: Duration::from_secs(1), ..by_fate(call) };
+    stage.handler.answer(slow);
+    let first = stage.start_processor("revoke-begun=return")?.ready()?;
+    stage.accept(&FATES)?;
+    stage.handler.until_called(FATES.len())?;
+    // It dies when the first partition is asked for; with calls open or not, as it comes.
+    let second = stage.start_processor("")?;
+    first.die()?;
+    let second = second.ready()?;
+    let audit = stage.until_settled(&FATES)?;
+    ensure!((audit.done, audit.dead) == (4, 2), "{audit}");
+    ensure!(second.stop()?.success());
     is_well_kept(&stage, &FATES)
 }
 
@@ -185,4 +291,40 @@ fn killed_while_handing_over_a_partition_its_next_owner_loses_nothing(common: &C
     ensure!((audit.done, audit.dead) == (4, 2), "{audit}");
     ensure!(second.stop()?.success());
     is_well_kept(&stage, &FATES)
+}
+
+fn killed_between_two_replays_the_same_command_goes_on(common: &Common) -> Result<()> {
+    dies_while_it_replays(common, "replay-published=3*off->return")
+}
+
+fn killed_when_a_replay_is_acknowledged_the_same_command_repeats_nothing(common: &Common) -> Result<()> {
+    dies_while_it_replays(common, "replay-acknowledged=1*off->return")
+}
+
+fn dies_while_it_replays(common: &Common, failpoint: &str) -> Result<()> {
+    let stage = common.stage()?;
+    let ids = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    stage
+        .handler
+        .answer(|call| Reply::from(if call.header("hookwell-generation") == "0" { 400 } else { 200 }));
+    stage.accept(&ids)?;
+    let processor = stage.processor()?;
+    ensure!(stage.until_settled(&ids)?.dead == ids.len());
+    ensure!(processor.stop()?.success());
+
+    stage.start_armed_command(failpoint, &["--replay-dlq"])?.die()?;
+    let replayed = stage.reader.read(&stage.topic("events"))?.len() - ids.len();
+    ensure!(replayed < ids.len(), "it died at its end");
+    let again = stage.processor_answers(&["--replay-dlq"])?;
+    ensure!(again.status == Some(0), "{again:?}");
+    let processor = stage.processor()?;
+    stage.until_caught_up()?;
+    ensure!(processor.stop()?.success());
+    for id in ids {
+        let calls = stage.handler.calls_for(id);
+        ensure!(calls.len() == 2, "{id} was delivered again other than once: {calls:?}");
+    }
+    let audit = stage.until_settled(&ids)?;
+    ensure!(audit.is_clean() && audit.done == ids.len(), "{audit}");
+    Ok(())
 }
