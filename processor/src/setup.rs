@@ -74,7 +74,8 @@ pub(crate) fn resolve_handlers(
                 let secret =
                     signing_secret.as_ref().map(|material| (material, material.resolve(environment, faults)));
                 let revealed = secret.as_ref().and_then(|(_, secret)| secret.as_ref());
-                let handler = HttpHandler::new(client.clone(), url.clone(), revealed, clock);
+                let handler =
+                    HttpHandler::new(client.clone(), url.clone(), revealed, destination.calls.timeout, clock);
                 if let (None, Some((material, _))) = (&handler, &secret) {
                     let what = "begins with whsec_ and is no base64 thereafter";
                     faults.add(&material.place, material.key.clone(), what);

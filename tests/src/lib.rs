@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod load;
 pub mod program;
 pub mod proxy;
+pub mod raw_handler;
 pub mod reader;
 pub mod recovery;
 pub mod sender;

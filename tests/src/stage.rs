@@ -215,9 +215,14 @@ group_id = \"{}\"
 
     /// Starts ingest with `failpoints` armed.
     pub fn start_ingest(&self, failpoints: &str) -> Result<Program> {
+        self.start_ingest_in(&[("FAILPOINTS", failpoints)])
+    }
+
+    /// Starts ingest with these variables in its environment.
+    pub fn start_ingest_in(&self, environment: &[(&str, &str)]) -> Result<Program> {
         let admin = format!("127.0.0.1:{}", self.admin_port);
-        let servers = self.settings.ingest_begins_at.as_deref();
-        self.start(&self.binaries.ingest, "ingest", servers, &[("FAILPOINTS", failpoints)], &admin)
+        let environment = [environment, &begins_at(self.settings.ingest_begins_at.as_deref())[..]].concat();
+        self.start(&self.binaries.ingest, "ingest", &environment, &admin)
     }
 
     /// Starts a processor and waits until all its lanes are restored.
@@ -232,9 +237,14 @@ group_id = \"{}\"
 
     /// [`Stage::start_processor`], one that begins at `servers`, or where everybody does.
     pub fn start_processor_at(&self, servers: Option<&str>, failpoints: &str) -> Result<Program> {
+        self.start_processor_in(&[&begins_at(servers)[..], &[("FAILPOINTS", failpoints)]].concat())
+    }
+
+    /// Starts a processor with these variables in its environment.
+    pub fn start_processor_in(&self, environment: &[(&str, &str)]) -> Result<Program> {
         let admin = format!("127.0.0.1:{}", free_port()?);
-        let environment = [("HOOKWELL__PROCESSOR__ADMIN_LISTEN", admin.as_str()), ("FAILPOINTS", failpoints)];
-        self.start(&self.binaries.processor, "processor", servers, &environment, &admin)
+        let environment = [environment, &[("HOOKWELL__PROCESSOR__ADMIN_LISTEN", &admin)]].concat();
+        self.start(&self.binaries.processor, "processor", &environment, &admin)
     }
 
     /// Starts the processor with `arguments` that have it do something else and end by itself. What
@@ -252,20 +262,11 @@ group_id = \"{}\"
         Program::start(&self.binaries.processor, &arguments, &[("FAILPOINTS", failpoints)], &log, "")
     }
 
-    fn start(
-        &self,
-        binary: &Path,
-        name: &str,
-        servers: Option<&str>,
-        environment: &[(&str, &str)],
-        admin: &str,
-    ) -> Result<Program> {
+    fn start(&self, binary: &Path, name: &str, environment: &[(&str, &str)], admin: &str) -> Result<Program> {
         let log =
             self.folder.path().join(format!("{name}-{}.log", self.started.fetch_add(1, Ordering::Relaxed)));
         let config = self.config();
-        let servers = servers.map(|servers| ("HOOKWELL__KAFKA__BOOTSTRAP_SERVERS", servers));
-        let environment: Vec<_> = environment.iter().copied().chain(servers).collect();
-        Program::start(binary, &["--config", &config.to_string_lossy()], &environment, &log, admin)
+        Program::start(binary, &["--config", &config.to_string_lossy()], environment, &log, admin)
     }
 
     /// What ingest prints when called with `arguments`.
@@ -317,6 +318,16 @@ group_id = \"{}\"
         self.audit(accepted)
     }
 
+    /// Waits until all of `accepted` has its terminal state at each of `destinations`, and gives the
+    /// judgement.
+    pub fn until_settled_at(&self, destinations: &[&str], accepted: &Events) -> Result<Audit> {
+        let audit = || {
+            Audit::of(audit::run(&self.reader, &self.prefix, &self.prefix, destinations), accepted)
+        };
+        wait::until("all events to be settled", || Ok(audit()?.is_settled().then_some(())))?;
+        audit()
+    }
+
     /// The judgement as things stand.
     pub fn audit(&self, accepted: &Events) -> Result<Audit> {
         Audit::of(audit::run(&self.reader, &self.prefix, &self.prefix, &["orders"]), accepted)
@@ -338,4 +349,9 @@ group_id = \"{}\"
             Ok(reached.then_some(()))
         })
     }
+}
+
+/// The variable that has a program begin at `servers`.
+fn begins_at(servers: Option<&str>) -> Vec<(&str, &str)> {
+    servers.map(|servers| ("HOOKWELL__KAFKA__BOOTSTRAP_SERVERS", servers)).into_iter().collect()
 }

@@ -14,6 +14,7 @@ mod system {
     pub(crate) mod receiving;
     pub(crate) mod replaying;
     pub(crate) mod rude_clients;
+    pub(crate) mod rude_handlers;
     pub(crate) mod runbook;
     pub(crate) mod scaling;
     pub(crate) mod strange_records;
@@ -100,6 +101,7 @@ fn main() -> Result<ExitCode> {
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
+        ("rude_handlers", system::rude_handlers::TESTS),
         ("runbook", system::runbook::TESTS),
         ("scaling", system::scaling::TESTS),
         ("strange_records", system::strange_records::TESTS),

@@ -20,7 +20,7 @@ use crate::outcome::HandlerError;
 /// How much of an answer is read so that its connection can be used again.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
 
-/// How long an answer's body is waited for; the status has already said everything.
+/// How long an answer's body is waited for at most; the status has already said everything.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The longest delay that `Retry-After` can ask for.
@@ -35,6 +35,7 @@ pub struct HttpHandler {
     client: Client,
     url: Url,
     signing_key: Option<hmac::Key>,
+    timeout: Duration,
     clock: Clock,
 }
 
@@ -45,14 +46,21 @@ impl std::fmt::Debug for HttpHandler {
 }
 
 impl HttpHandler {
-    /// Posts to `url` with `client`, signed as Standard Webhooks does where there is a secret.
-    /// `None` where the secret begins with `whsec_` and is no base64 thereafter.
-    pub fn new(client: Client, url: Url, secret: Option<&Secret>, clock: Clock) -> Option<Self> {
+    /// Posts to `url` with `client`, signed as Standard Webhooks does where there is a secret. Calls
+    /// are given up after `timeout` by whoever makes them. `None` where the secret begins with
+    /// `whsec_` and is no base64 thereafter.
+    pub fn new(
+        client: Client,
+        url: Url,
+        secret: Option<&Secret>,
+        timeout: Duration,
+        clock: Clock,
+    ) -> Option<Self> {
         let signing_key = match secret {
             None => None,
             Some(secret) => Some(hmac::Key::new(hmac::HMAC_SHA256, &key_bytes(secret.reveal())?)),
         };
-        Some(Self { client, url, signing_key, clock })
+        Some(Self { client, url, signing_key, timeout, clock })
     }
 
     /// The client that all destinations share. Redirects are answers, not instructions.
@@ -108,11 +116,14 @@ impl Handler for HttpHandler {
         let now = self.clock.now().wall;
         let headers = self.headers(&request, now);
         let call = self.client.post(self.url.clone()).headers(headers).body(request.event.body.clone());
+        let (clock, timeout, begun) = (self.clock, self.timeout, self.clock.mono());
         Box::pin(async move {
             let answer = call.send().await.map_err(|error| HandlerError::Unreachable(words(&error)))?;
             let status = answer.status();
             let retry_after = retry_after(&answer, now);
-            finish(answer).await;
+            // A body that trickles must not make a time-out of an answer that came in time.
+            let left = timeout.saturating_sub(clock.mono().saturating_sub(begun));
+            finish(answer, ANSWER_PATIENCE.min(left / 2)).await;
             if status.is_success() {
                 Ok(())
             } else {
@@ -123,7 +134,7 @@ impl Handler for HttpHandler {
 }
 
 /// Reads an answer's body as far as its connection is worth it.
-async fn finish(mut answer: Response) {
+async fn finish(mut answer: Response, patience: Duration) {
     let read = async {
         let mut length = 0;
         while let Ok(Some(chunk)) = answer.chunk().await {
@@ -134,7 +145,7 @@ async fn finish(mut answer: Response) {
         }
     };
     // Whether it ends in time decides only about the connection.
-    tokio::time::timeout(ANSWER_PATIENCE, read).await.ok();
+    tokio::time::timeout(patience, read).await.ok();
 }
 
 /// `Retry-After` in seconds, or as a date.

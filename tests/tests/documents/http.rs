@@ -65,7 +65,8 @@ fn received(kept: &[&str]) -> Call {
     let url = destination.url("orders").parse().unwrap();
     let secret = Secret::new(b"secret".to_vec());
     let client = HttpHandler::client().unwrap();
-    let handler = HttpHandler::new(client, url, Some(&secret), Clock::start()).unwrap();
+    let handler =
+        HttpHandler::new(client, url, Some(&secret), Duration::from_secs(1), Clock::start()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async { handler.handle(request).await }).unwrap();
     destination.calls().remove(0)
