@@ -15,7 +15,7 @@ pub(crate) fn transaction(shared: &Shared, result: &Result<Receipt, CommitError>
     let word = match result {
         Ok(_) => "committed",
         Err(CommitError::Aborted(_)) => "aborted",
-        Err(CommitError::ProducerLost(_)) => "lost",
+        Err(CommitError::ProducerLost(_) | CommitError::StateCut { .. }) => "lost",
     };
     shared.metrics.transactions.with_label_values(&[word]).inc();
     shared.metrics.transaction_seconds.observe(took.as_secs_f64());

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, ConfigSource, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -124,6 +126,16 @@ impl Reader {
         Ok(producer.flush(PATIENCE)?)
     }
 
+    /// Puts a record without a value on a partition of `topic`.
+    pub fn write_tombstone(&self, topic: &str, partition: i32, key: &[u8]) -> Result<()> {
+        let producer: BaseProducer = self.config().set("acks", "all").create()?;
+        let outgoing: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).partition(partition).key(key);
+        match producer.send(outgoing) {
+            Ok(()) => Ok(producer.flush(PATIENCE)?),
+            Err((error, _)) => Err(error.into()),
+        }
+    }
+
     /// Opens a transaction on `topic`, puts `record` into it, and leaves it open for as long as
     /// what is returned lives and is not committed.
     pub fn open_transaction(&self, id: &str, topic: &str, record: &Record) -> Result<BaseProducer> {
@@ -196,6 +208,36 @@ impl Reader {
             let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
             Ok(metadata.topics().iter().all(|known| known.name() != topic).then_some(()))
         })
+    }
+
+    /// Deletes what lies before `offset` in a partition of `topic`, as retention would.
+    pub fn delete_before(&self, topic: &str, partition: i32, offset: i64) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset))?;
+        let answers = block_on(self.admin()?.delete_records(&list, &AdminOptions::new()))??;
+        Ok(answers.elements().iter().try_for_each(|answer| answer.error())?)
+    }
+
+    /// Sets `max.message.bytes` of `topic`, and nothing else.
+    pub fn limit_records(&self, topic: &str, bytes: usize) -> Result<()> {
+        const NAME: &str = "max.message.bytes";
+        let (admin, bytes) = (self.admin()?, bytes.to_string());
+        let resource = ResourceSpecifier::Topic(topic);
+        let described = block_on(admin.describe_configs([&resource], &AdminOptions::new()))??;
+        let known = described.into_iter().next().context("no answer")?;
+        let known = known.map_err(|code| anyhow!("{topic}: {code}"))?;
+        // This request sets what it names and resets everything else.
+        let own = known.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
+        let others = own.filter(|entry| entry.name != NAME);
+        let settings = others.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
+        let altered = settings
+            .fold(AlterConfig::new(resource).set(NAME, &bytes), |altered, (name, value)| {
+                altered.set(name, value)
+            });
+        for answer in block_on(admin.alter_configs([&altered], &AdminOptions::new()))?? {
+            answer.map_err(|(resource, code)| anyhow!("{resource:?}: {code}"))?;
+        }
+        Ok(())
     }
 
     fn admin(&self) -> Result<AdminClient<DefaultClientContext>> {

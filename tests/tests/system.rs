@@ -6,6 +6,7 @@ mod system {
     pub(crate) mod auditing;
     pub(crate) mod commands;
     pub(crate) mod crashes;
+    pub(crate) mod damaged_topics;
     pub(crate) mod delivery;
     pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
@@ -94,6 +95,7 @@ fn main() -> Result<ExitCode> {
         ("auditing", system::auditing::TESTS),
         ("commands", system::commands::TESTS),
         ("crashes", system::crashes::TESTS),
+        ("damaged_topics", system::damaged_topics::TESTS),
         ("delivery", system::delivery::TESTS),
         ("demonstration", system::demonstration::TESTS),
         ("kafka_away", system::kafka_away::TESTS),

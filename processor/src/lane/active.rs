@@ -291,7 +291,7 @@ impl Active {
             return Ok(());
         };
         let forwards = &shared.setup.load().forwards;
-        let result = self.transactor.commit(&unsent.commit, &group, forwards);
+        let result = self.transactor.commit(&unsent.commit, &group, forwards, self.state_end);
         let now = shared.clock.mono();
         report::transaction(shared, &result, now.saturating_sub(begun));
         match result {
@@ -312,6 +312,10 @@ impl Active {
                 // Kept, so that what its calls came to is not forgotten.
                 self.unsent = Some(unsent);
                 Err(CommitError::ProducerLost(error))
+            }
+            Err(error @ CommitError::StateCut { .. }) => {
+                self.unsent = Some(unsent);
+                Err(error)
             }
         }
     }

@@ -88,7 +88,7 @@ pub(crate) enum TakeOverError {
     },
     /// The group has read on, and the states that belong to that are gone.
     #[error(
-        "{topic}[{partition}] is empty, but the group has read {events}[{partition}] up to {offset}: the state topic was deleted or emptied. Starting from nothing would repeat work and forget retries; restore the topic, or choose another processor.group_id to begin anew on purpose"
+        "{topic}[{partition}] holds no state, but the group has read {events}[{partition}] up to {offset}: the state topic was deleted or emptied. Starting from nothing would repeat work and forget retries; restore the topic, or choose another processor.group_id to begin anew on purpose"
     )]
     StateGone {
         /// The state topic.
@@ -119,7 +119,8 @@ impl TakeOverError {
 #[derive(Debug)]
 pub(crate) struct Steadying {
     transactor: Transactor,
-    /// The true end of the state partition.
+    /// The lowest offset of the state partition, and its true end.
+    low: i64,
     end: i64,
     begun: Duration,
     has_told: bool,
@@ -131,7 +132,10 @@ pub(crate) struct Restoring {
     transactor: Transactor,
     table: StateTable,
     next_offset: i64,
+    low: i64,
     end: i64,
+    /// Whether any record was found, now or in an earlier ownership.
+    found_any: bool,
     begun: Duration,
     progress_at: Duration,
 }
@@ -167,8 +171,8 @@ impl Steadying {
                     error,
                 })?;
         still_ours(ownership)?;
-        let (_, end) = true_end(shared, transactor.names().state(), partition)?;
-        Ok(Self { transactor, end, begun, has_told: false })
+        let (low, end) = true_end(shared, transactor.names().state(), partition)?;
+        Ok(Self { transactor, low, end, begun, has_told: false })
     }
 
     /// Whether all states are visible, that is whether they can be read now.
@@ -215,7 +219,9 @@ impl Steadying {
             transactor: self.transactor,
             table,
             next_offset: from.unwrap_or_default(),
+            low: self.low,
             end: self.end,
+            found_any: from.is_some(),
             begun: self.begun,
             progress_at: now,
         }
@@ -231,6 +237,7 @@ impl Restoring {
         now: Duration,
     ) -> Result<(), TakeOverError> {
         self.progress_at = now;
+        self.found_any |= !states.is_empty();
         for (offset, key, value) in states {
             self.next_offset = offset + 1;
             match decode(&key, &value) {
@@ -270,7 +277,9 @@ impl Restoring {
         let names = self.transactor.names();
         let committed = committed_offsets(shared, names, partition)?;
         let read = committed.get(&Stream::Events).copied().flatten();
-        if let (Some(offset @ 1..), 0) = (read, self.end) {
+        // Records that were aborted or deleted in place move the one end or the other.
+        let is_blank = self.low == 0 && !self.found_any;
+        if let (Some(offset @ 1..), true) = (read, is_blank) {
             return Err(TakeOverError::StateGone {
                 topic: names.state().to_owned(),
                 events: names.events().to_owned(),
@@ -302,7 +311,7 @@ impl Restoring {
             topic_prefix: shared.settings.topic_prefix.as_str().into(),
             table: self.table,
             frontiers,
-            birth: self.end == 0,
+            birth: is_blank,
             flood_guard: shared.settings.flood_guard,
             recollection,
         });

@@ -50,6 +50,16 @@ pub(crate) enum CommitError {
     /// Nobody knows: only what lies on Kafka tells. The producer is of no more use.
     #[error("the producer was lost: {0}")]
     ProducerLost(KafkaError),
+    /// It was aborted, for states would have come to lie where others must lie already.
+    #[error(
+        "a state came to lie at offset {found} of the state topic, which ended at {end} before: the topic was cut, or deleted and created anew"
+    )]
+    StateCut {
+        /// Where the state came to lie.
+        found: i64,
+        /// Where the topic ended.
+        end: i64,
+    },
 }
 
 /// What a commit left behind.
@@ -57,6 +67,8 @@ pub(crate) enum CommitError {
 pub(crate) struct Receipt {
     /// Where the transaction's marker lies on the topics that the lane reads.
     pub(crate) markers: Vec<Place>,
+    /// Where the first state of this commit lies on the state topic.
+    state_begin: Option<i64>,
     /// The state topic's next offset, after the records of this commit.
     pub(crate) state_end: Option<i64>,
 }
@@ -145,17 +157,23 @@ impl Transactor {
 
     /// Makes one transaction of `commit`. `group` is the member's metadata of this moment: with it
     /// the broker refuses whoever is no longer a member. `forwards` tells the partitions of the
-    /// topics of `kafka` destinations.
+    /// topics of `kafka` destinations, and `state_end` where the state topic ended at last.
     pub(crate) fn commit(
         &self,
         commit: &Commit,
         group: &ConsumerGroupMetadata,
         forwards: &BTreeMap<String, i32>,
+        state_end: i64,
     ) -> Result<Receipt, CommitError> {
         self.producer.context().begin();
         self.producer.begin_transaction().map_err(CommitError::ProducerLost)?;
         match self.fill(commit, group, forwards) {
             Ok(receipt) => {
+                if let Some(found) = receipt.state_begin.filter(|found| *found < state_end) {
+                    // Whatever becomes of the abort: nothing may count on top of states that are gone.
+                    self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)).ok();
+                    return Err(CommitError::StateCut { found, end: state_end });
+                }
                 failpoint::hit("transaction-committing");
                 self.repeat(|| self.producer.commit_transaction(Timeout::Never))
                     .map_err(|error| self.abort(error))?;
@@ -360,7 +378,8 @@ struct Reported {
     has_indefinite: bool,
     /// The last offset on each retry topic, by tier.
     retries: BTreeMap<u32, i64>,
-    state: Option<i64>,
+    /// The first and the last offset on the state topic.
+    state: Option<(i64, i64)>,
 }
 
 impl Reported {
@@ -373,7 +392,8 @@ impl Reported {
         };
         Receipt {
             markers: self.retries.into_iter().map(place).collect(),
-            state_end: self.state.map(|last| last + 2),
+            state_begin: self.state.map(|(first, _)| first),
+            state_end: self.state.map(|(_, last)| last + 2),
         }
     }
 }
@@ -425,7 +445,10 @@ impl ProducerContext for Reports {
             }
             Ok(record) => match kind {
                 OTHER => {}
-                STATE => reported.state = reported.state.max(Some(record.offset())),
+                STATE => {
+                    let (first, last) = reported.state.unwrap_or((i64::MAX, i64::MIN));
+                    reported.state = Some((first.min(record.offset()), last.max(record.offset())));
+                }
                 tier => {
                     let last = reported.retries.entry(tier).or_default();
                     *last = (*last).max(record.offset());
