@@ -47,6 +47,11 @@ bench: ## Measure both programs beside the least that their work costs, about te
 	cargo run --release --locked -p hookwell-bench -- state
 	cargo run --release --locked -p hookwell-bench -- replay
 
+.PHONY: overload
+overload: ## Send more than can be handled, held or served at once, and see what becomes of it, 15 minutes
+	@sh deploy/prepare.sh test
+	cargo run --release --locked -p hookwell-bench -- overload
+
 .PHONY: scale
 scale: ## Measure what more processors bring, and how long a partition stands still when one comes or goes
 	@sh deploy/prepare.sh test

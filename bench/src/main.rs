@@ -10,6 +10,7 @@ mod cost;
 mod floor;
 mod ingest;
 mod load;
+mod overload;
 mod processor;
 mod record;
 mod replay;
@@ -44,6 +45,8 @@ enum What {
     State(state::Plan),
     /// Dead letters: what it costs to list and to replay them
     Replay(replay::Plan),
+    /// Load beyond capacity: what happens to memory, to senders and to a fast destination
+    Overload(overload::Plan),
     /// One of the floors, as a process of its own
     #[command(subcommand, hide = true)]
     Floor(Floor),
@@ -67,6 +70,7 @@ fn run(what: What) -> Result<()> {
         What::Scale(plan) => measured(|| plan.run()),
         What::State(plan) => measured(|| plan.run()),
         What::Replay(plan) => measured(|| plan.run()),
+        What::Overload(plan) => measured(|| plan.run()),
     }
 }
 

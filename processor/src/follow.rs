@@ -29,6 +29,8 @@ const IDLE_POLL: Duration = Duration::from_millis(20);
 
 /// Records that are polled before they are handed on.
 const BURST: usize = 4_000;
+/// And their bytes.
+const BURST_BYTES: usize = 8 * 1024 * 1024;
 
 /// State records that one message to a lane holds.
 const STATES_BATCH: usize = 4_096;
@@ -98,11 +100,17 @@ impl Follower {
 
     fn poll(&mut self) {
         let consumer = Arc::clone(&self.consumer);
-        let mut wait = IDLE_POLL;
+        let (mut wait, mut bytes) = (IDLE_POLL, 0);
         for _ in 0..BURST {
             match consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => {
+                    self.take(&message);
+                    bytes += message.payload_len();
+                    if BURST_BYTES <= bytes {
+                        break;
+                    }
+                }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some(restore) = self.restores.get_mut(&partition) {
                         restore.at_end = true;

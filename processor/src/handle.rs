@@ -8,13 +8,14 @@ pub mod http;
 use std::collections::HashMap;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytestring::ByteString;
 use futures_util::FutureExt;
+use futures_util::future::select;
 use hookwell_common::config::CallLimits;
 use hookwell_common::event::Event;
 use hookwell_common::failpoint;
@@ -86,6 +87,8 @@ struct Line {
     handler: Arc<dyn Handler>,
     limits: CallLimits,
     permits: Arc<Semaphore>,
+    /// Its own part of what may be called at once over all destinations.
+    own: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Dispatcher {
@@ -95,15 +98,16 @@ impl std::fmt::Debug for Dispatcher {
 }
 
 impl Dispatcher {
-    /// Calls on `runtime`, at most as many at once as `all` permits.
+    /// Calls on `runtime`, at most as many at once as `all` permits beside what each destination has
+    /// of its own.
     pub fn new(runtime: runtime::Handle, clock: Clock, all: Arc<Semaphore>) -> Self {
         Self { runtime, clock, all, board: Arc::default() }
     }
 
-    /// Lets `handler` be called for `destination`.
-    pub fn add(&mut self, destination: &str, handler: Arc<dyn Handler>, limits: CallLimits) {
+    /// Lets `handler` be called for `destination`, `own` times at once whatever the others do.
+    pub fn add(&mut self, destination: &str, handler: Arc<dyn Handler>, limits: CallLimits, own: usize) {
         let permits = Arc::new(Semaphore::new(limits.concurrency));
-        let line = Line { handler, limits, permits };
+        let line = Line { handler, limits, permits, own: Arc::new(Semaphore::new(own)) };
         Arc::make_mut(&mut self.board).lines.insert(ByteString::from(destination), line);
     }
 
@@ -137,9 +141,9 @@ impl Dispatcher {
         spawn(&self.runtime, "call", async move {
             let (outcome, took) = match connect(board, &destination).await {
                 None => (Some(unknown_destination()), Duration::ZERO),
-                Some((line, _own)) => {
+                Some((line, _permit)) => {
                     // Lives as long as somebody may wait for it.
-                    let _shared = all.acquire().await;
+                    let _turn = select(pin!(line.own.acquire()), pin!(all.acquire())).await;
                     if ours.load(Ordering::Relaxed) {
                         let begun = clock.mono();
                         (Some(line.attempt(request).await), clock.mono().saturating_sub(begun))
@@ -234,7 +238,7 @@ mod tests {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let mut dispatcher =
             Dispatcher::new(runtime.handle().clone(), Clock::start(), Arc::new(Semaphore::new(1)));
-        dispatcher.add("d", Arc::new(handler), limits);
+        dispatcher.add("d", Arc::new(handler), limits, 0);
         let (sender, receiver) = std::sync::mpsc::sync_channel(1);
         let ours = Arc::new(AtomicBool::new(is_ours));
         dispatcher.call(&delivery(), ours, async move |completion| sender.send(completion).unwrap());
@@ -275,6 +279,35 @@ mod tests {
     }
 
     #[test]
+    fn a_destination_is_not_kept_waiting_by_others_that_hang() {
+        let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let mut dispatcher =
+            Dispatcher::new(runtime.handle().clone(), Clock::start(), Arc::new(Semaphore::new(1)));
+        let limits = CallLimits { timeout: Duration::from_secs(60), concurrency: 9 };
+        let (begin, begun) = std::sync::mpsc::sync_channel(9);
+        let hangs = move |_| {
+            begin.send(()).unwrap();
+            std::future::pending()
+        };
+        dispatcher.add("slow", Arc::new(hangs), limits, 1);
+        dispatcher.add("d", Arc::new(async |_| Ok(())), limits, 1);
+        let mut slow = delivery();
+        let plan = plan("[[destinations]]\nname = 'slow'\nkind = 'custom'");
+        slow.target = Target::Destination(Arc::clone(plan.destination("slow").unwrap()));
+        let (sender, receiver) = std::sync::mpsc::sync_channel(9);
+        let call = |delivery: &Delivery| {
+            let (sender, ours) = (sender.clone(), Arc::new(AtomicBool::new(true)));
+            dispatcher.call(delivery, ours, async move |completion| sender.send(completion.outcome).unwrap());
+        };
+        (0..5).for_each(|_| call(&slow));
+        // Its own and the one that is anybody's; the others wait for their turn.
+        (0..2).for_each(|_| begun.recv().unwrap());
+        call(&delivery());
+        assert_eq!(receiver.recv_timeout(Duration::from_secs(60)).unwrap(), Some(Outcome::Done));
+        assert!(begun.try_recv().is_err(), "more calls at once than are allowed");
+    }
+
+    #[test]
     fn a_call_that_waits_is_made_as_the_newest_configuration_says() {
         let runtime = runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let dispatcher =
@@ -286,8 +319,8 @@ mod tests {
             begin.send(()).unwrap();
             std::future::pending()
         };
-        old.add("d", Arc::new(hangs), limits);
-        new.add("d", Arc::new(async |_| Ok(())), limits);
+        old.add("d", Arc::new(hangs), limits, 0);
+        new.add("d", Arc::new(async |_| Ok(())), limits, 0);
         let (sender, receiver) = std::sync::mpsc::sync_channel(9);
         let call = |dispatcher: &Dispatcher| {
             let (sender, ours) = (sender.clone(), Arc::new(AtomicBool::new(true)));

@@ -40,6 +40,8 @@ const WAKE: Duration = Duration::from_millis(50);
 
 /// Records that are polled before they are handed on.
 const BURST: usize = 2_000;
+/// And their bytes.
+const BURST_BYTES: usize = 8 * 1024 * 1024;
 
 /// How much longer than the lanes the member waits for them.
 const GRACE: Duration = Duration::from_secs(3);
@@ -155,11 +157,14 @@ impl Member {
 
     fn poll(&mut self) {
         let consumer = Arc::clone(&self.consumer);
-        let mut wait = IDLE_POLL;
+        let (mut wait, mut bytes) = (IDLE_POLL, 0);
         for _ in 0..BURST {
             match consumer.poll(wait) {
                 None => break,
-                Some(Ok(message)) => self.take(&message),
+                Some(Ok(message)) => {
+                    self.take(&message);
+                    bytes += message.payload_len();
+                }
                 Some(Err(error)) if is_fatal(&error) => {
                     let words = format!("the group member cannot go on: {error}");
                     self.shared.downfall.cause(Failure::Kafka(words));
@@ -168,7 +173,7 @@ impl Member {
                 Some(Err(error)) => log_client_error(&error, "met by the group member"),
             }
             wait = Duration::ZERO;
-            if !lock(&consumer.context().rebalances).is_empty() {
+            if BURST_BYTES <= bytes || !lock(&consumer.context().rebalances).is_empty() {
                 break;
             }
         }

@@ -17,7 +17,6 @@ use hookwell_common::topics::{Topic, max_record_bytes};
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use tokio::sync::Semaphore;
 
 use crate::cli::Loaded;
 use crate::follow::Follower;
@@ -56,8 +55,7 @@ pub(crate) fn run(
     let forwards = block_on(verify_topology(&loaded.config, &loaded.clients))??;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("handlers").build();
     let runtime = runtime.map_err(cannot_start)?;
-    let all = Arc::new(Semaphore::new(config.processor.max_concurrency));
-    let workshop = Workshop { runtime: runtime.handle().clone(), clock, all };
+    let workshop = Workshop::new(runtime.handle().clone(), clock, config.processor.max_concurrency);
 
     let registry = Registry::new();
     let figures = Figures::default();

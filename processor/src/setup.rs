@@ -33,8 +33,18 @@ pub(crate) struct Workshop {
     pub(crate) runtime: runtime::Handle,
     /// The clocks.
     pub(crate) clock: Clock,
-    /// The bound on calls of all destinations together.
+    /// One half of the calls that may be made at once, for whoever needs them.
     pub(crate) all: Arc<Semaphore>,
+    /// The other half, shared out among the destinations.
+    pub(crate) shared_out: usize,
+}
+
+impl Workshop {
+    /// Calls on `runtime`, at most `max_concurrency` at once.
+    pub(crate) fn new(runtime: runtime::Handle, clock: Clock, max_concurrency: usize) -> Self {
+        let shared_out = max_concurrency / 2;
+        Self { runtime, clock, all: Arc::new(Semaphore::new(max_concurrency - shared_out)), shared_out }
+    }
 }
 
 impl Setup {
@@ -47,9 +57,11 @@ impl Setup {
     ) -> Self {
         let mut dispatcher =
             Dispatcher::new(workshop.runtime.clone(), workshop.clock, Arc::clone(&workshop.all));
+        // However many hang: each destination has some calls that no other can take.
+        let own = workshop.shared_out / handlers.len().max(1);
         for destination in &config.destinations {
             if let Some(handler) = handlers.get(destination.name.as_str()) {
-                dispatcher.add(destination.name.as_str(), Arc::clone(handler), destination.calls);
+                dispatcher.add(destination.name.as_str(), Arc::clone(handler), destination.calls, own);
             }
         }
         Self { plan: Plan::new(config), dispatcher, forwards, names: KnownNames::of(config) }

@@ -10,6 +10,7 @@ pub mod handler;
 pub mod kafka;
 pub mod ledger;
 pub mod load;
+pub mod overload;
 pub mod program;
 pub mod proxy;
 pub mod raw_handler;

@@ -11,6 +11,7 @@ mod system {
     pub(crate) mod demonstration;
     pub(crate) mod kafka_away;
     pub(crate) mod operator;
+    pub(crate) mod overload;
     pub(crate) mod ownership;
     pub(crate) mod receiving;
     pub(crate) mod replaying;
@@ -99,6 +100,7 @@ fn main() -> Result<ExitCode> {
         ("delivery", system::delivery::TESTS),
         ("demonstration", system::demonstration::TESTS),
         ("kafka_away", system::kafka_away::TESTS),
+        ("overload", system::overload::TESTS),
         ("ownership", system::ownership::TESTS),
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
