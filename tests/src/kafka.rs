@@ -151,6 +151,17 @@ impl Kafka {
         self.nodes.iter().try_for_each(Node::kill)
     }
 
+    /// Has every write beyond the first `bytes` of a file fail from now on, as on a disk that is full;
+    /// `None` ends that. Needs no rights that others lack, and no file system of its own.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        self.nodes.iter().try_for_each(|node| node.limit_files(bytes))
+    }
+
+    /// Waits until all nodes have ended.
+    pub fn until_ended(&self) -> Result<()> {
+        self.nodes.iter().try_for_each(Node::until_ended)
+    }
+
     /// Freezes all nodes: they answer nothing, and keep their connections.
     pub fn freeze(&self) -> Result<()> {
         self.nodes.iter().try_for_each(Node::freeze)

@@ -4,6 +4,7 @@
 //! Nothing depends on this crate.
 
 pub mod audit;
+pub mod clock;
 pub mod detour;
 pub mod docker;
 pub mod handler;

@@ -4,12 +4,15 @@
 
 mod system {
     pub(crate) mod auditing;
+    pub(crate) mod clocks;
     pub(crate) mod commands;
     pub(crate) mod crashes;
     pub(crate) mod damaged_topics;
     pub(crate) mod delivery;
     pub(crate) mod demonstration;
+    pub(crate) mod disk_full;
     pub(crate) mod kafka_away;
+    pub(crate) mod mishaps;
     pub(crate) mod operator;
     pub(crate) mod overload;
     pub(crate) mod ownership;
@@ -94,12 +97,15 @@ fn main() -> Result<ExitCode> {
     arguments.test_threads = arguments.test_threads.or(Some(4));
     let files = [
         ("auditing", system::auditing::TESTS),
+        ("clocks", system::clocks::TESTS),
         ("commands", system::commands::TESTS),
         ("crashes", system::crashes::TESTS),
         ("damaged_topics", system::damaged_topics::TESTS),
         ("delivery", system::delivery::TESTS),
         ("demonstration", system::demonstration::TESTS),
+        ("disk_full", system::disk_full::TESTS),
         ("kafka_away", system::kafka_away::TESTS),
+        ("mishaps", system::mishaps::TESTS),
         ("overload", system::overload::TESTS),
         ("ownership", system::ownership::TESTS),
         ("receiving", system::receiving::TESTS),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use super::{free_port, jars};
 use crate::program::child;
@@ -133,6 +133,23 @@ impl Node {
             process.wait()?;
         }
         Ok(())
+    }
+
+    /// See [`Kafka::limit_files`](super::Kafka::limit_files).
+    pub(super) fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        let process = self.process();
+        let process = process.as_ref().context("Kafka is not running")?;
+        // Only the soft limit, which can be raised again.
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit)?;
+        Ok(())
+    }
+
+    /// Waits for its end.
+    pub(super) fn until_ended(&self) -> Result<()> {
+        wait::until("Kafka to end", || {
+            Ok(self.process().as_mut().map(Child::try_wait).transpose()?.flatten().map(drop))
+        })
     }
 
     /// Freezes it: it answers nothing, and keeps its connections.

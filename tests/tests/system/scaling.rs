@@ -22,6 +22,7 @@ use crate::{Common, tests};
 
 tests![
     twelve_partitions_are_shared_evenly_by_one_two_four_and_twelve_members,
+    one_member_becomes_three_and_one_again_under_load,
     a_member_that_is_added_takes_its_share_under_load,
     a_member_that_is_told_to_stop_leaves_its_share_to_the_others_under_load,
     a_member_that_is_killed_leaves_its_share_to_the_others_under_load,
@@ -122,6 +123,17 @@ fn twelve_partitions_are_shared_evenly_by_one_two_four_and_twelve_members(common
     let mut members = Vec::new();
     for count in [1, 2, 4, 12] {
         scene.grow(&mut members, count)?;
+    }
+    scene.judge(&members)
+}
+
+fn one_member_becomes_three_and_one_again_under_load(common: &Common) -> Result<()> {
+    let scene = Scene::set(common)?;
+    let mut members = scene.members(1)?;
+    scene.grow(&mut members, 3)?;
+    while members.len() > 1 {
+        stops_in_order(&members.remove(0))?;
+        scene.settle_down(&members)?;
     }
     scene.judge(&members)
 }
