@@ -27,6 +27,11 @@ test: ## Run every test, those on a real Kafka included
 	cargo test --workspace --locked --no-fail-fast
 	@if [ -f target/docker-was-not-tested ]; then cat target/docker-was-not-tested; echo; fi
 
+.PHONY: model
+model: ## Search the larger scopes of the model: everything that can happen to a few events
+	HOOKWELL_MODEL=large cargo test --locked --config 'profile.dev.package.hookwell-processor.opt-level=3' \
+		-p hookwell-processor --lib model::whole -- --nocapture --test-threads=1
+
 .PHONY: faults
 faults: ## Send webhooks for MINUTES while everything breaks as SEED says, and have an auditor judge
 	@sh deploy/prepare.sh test

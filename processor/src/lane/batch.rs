@@ -14,6 +14,7 @@ use crate::state::{DeliveryState, StateKey};
 
 /// Settlements that are decided and not yet committed.
 #[derive(Debug, Default)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Batch {
     /// Each with the state that it leaves.
     pub entries: Vec<Entry>,
@@ -32,6 +33,7 @@ pub struct Batch {
 
 /// One settlement.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Entry {
     /// What was settled.
     pub delivery: Delivery,
@@ -49,6 +51,7 @@ pub struct Entry {
 
 /// One transaction.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Commit {
     /// The settlements.
     pub batch: Batch,

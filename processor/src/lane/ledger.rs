@@ -14,11 +14,12 @@ pub struct Offset(pub i64);
 
 /// The next offset to read: everything below it is settled. This, never an [`Offset`], is what is
 /// committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontier(pub i64);
 
 /// Offsets of one partition, delivered and not all settled.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub struct Ledger {
     open: VecDeque<Slot>,
     /// One past the last offset that was delivered.
@@ -27,7 +28,7 @@ pub struct Ledger {
     markers: BTreeSet<i64>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Hash)]
 struct Slot {
     offset: i64,
     appended_at: Timestamp,

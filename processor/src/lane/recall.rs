@@ -69,6 +69,12 @@ impl Recollection {
         self.0.extend(other.0);
     }
 
+    /// What is known, in the order of its names.
+    #[cfg(test)]
+    pub(crate) fn known(&self) -> std::collections::BTreeMap<(StateKey, u16, u16), (Place, Recall)> {
+        self.0.iter().map(|(name, known)| (*name, known.clone())).collect()
+    }
+
     fn insert(&mut self, delivery: &Delivery, recall: Recall) {
         self.0.insert(identity(delivery.key, delivery.claim), (delivery.place, recall));
     }

@@ -7,12 +7,14 @@ use std::time::Duration;
 
 /// Things that wait, the earliest first; among equals the one that came first.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Waiting<T> {
     heap: BinaryHeap<Reverse<Item<T>>>,
     count: u64,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Item<T> {
     due: Duration,
     number: u64,

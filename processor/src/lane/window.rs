@@ -39,6 +39,7 @@ const MAX_SPAN: usize = 200_000;
 
 /// Open deliveries, and what they lead to.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Window {
     partition: i32,
     topic_prefix: ByteString,
@@ -110,6 +111,7 @@ pub struct Gauges {
 
 /// A delivery whose handler is being called, or that is held back.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Open {
     delivery: Delivery,
     copies: Vec<Copied>,
@@ -117,6 +119,7 @@ struct Open {
 
 /// A copy that came while the first was open, to be settled with it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Copied {
     /// Of the same attempt: a duplicate whatever becomes of the first. Its content is dropped.
     Same(Place, ByteString),

@@ -14,7 +14,8 @@ use hookwell_common::time::Timestamp;
 use super::{Burial, DeliveryState, StateKey, Status};
 
 const SHARDS: usize = 64;
-const CHUNK: usize = 4096;
+/// Entries in a chunk; few in tests, so that they cross its borders, and the model can copy tables.
+const CHUNK: usize = if cfg!(test) { 32 } else { 4096 };
 
 /// For how long states are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,7 @@ pub struct Expiry {
 
 /// The states of one partition.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct StateTable {
     expiry: Expiry,
     chunks: Vec<Box<[Entry]>>,

@@ -4,6 +4,7 @@
 //! steps, and then asks what every promise asks.
 
 mod losses;
+mod model;
 
 use std::collections::{BTreeMap, BTreeSet};
 
