@@ -3,7 +3,8 @@
 //! Compiled in only with the feature `failpoints` in a debug build: in a release build each call
 //! is nothing. `FAILPOINTS=name=return` in the environment kills the process with SIGKILL at the
 //! first passage of `name`, `name=20*off->return` at the twenty-first, `name=return(500)` 500 µs
-//! after it, while the process goes on; the `fail` crate reads it.
+//! after it, while the process goes on; the `fail` crate reads it. `FAILPOINTS=guard=return` lifts
+//! one of [`GUARDS`], so that a test can see that it is missed.
 
 /// Every name, so that a test cannot wait for one that does not exist.
 pub const ALL: &[&str] = &[
@@ -24,6 +25,20 @@ pub const ALL: &[&str] = &[
     "replay-published",
     "replay-acknowledged",
 ];
+
+/// Guards that a test can lift. Most are lifted in the model of the processor alone, and this is
+/// for those that stand in one line of the shell.
+pub const GUARDS: &[&str] = &["restore-to-the-true-end"];
+
+/// Whether the environment has `guard` lifted; never in a release build.
+#[inline]
+pub fn is_lifted(guard: &'static str) -> bool {
+    #[cfg(all(feature = "failpoints", debug_assertions))]
+    let is_lifted = armed::is_lifted(guard);
+    #[cfg(not(all(feature = "failpoints", debug_assertions)))]
+    let is_lifted = guard.is_empty();
+    is_lifted
+}
 
 /// Dies here if the environment says so.
 #[inline]
@@ -84,6 +99,11 @@ mod armed {
                     .expect("a test machine can start a thread");
             }
         }
+    }
+
+    pub(super) fn is_lifted(guard: &'static str) -> bool {
+        debug_assert!(super::GUARDS.contains(&guard), "{guard} is not in failpoint::GUARDS");
+        fail::eval(guard, |_| ()).is_some()
     }
 
     fn die(name: &'static str) {

@@ -9,7 +9,7 @@ use hookwell_tests::reader::Record;
 use hookwell_tests::sender::Sender;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
-use rdkafka::producer::Producer;
+use rdkafka::producer::{BaseProducer, Producer};
 use rustix::process::Signal;
 
 use crate::{Common, tests};
@@ -18,6 +18,7 @@ tests![
     the_late_commit_of_a_frozen_owner_does_not_count,
     a_frozen_owner_that_was_about_to_commit_is_fenced,
     a_restore_does_not_end_early_because_a_strangers_transaction_hides_states,
+    without_the_true_end_a_restore_misses_states_and_the_auditor_tells,
     members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice,
     a_processor_told_to_stop_finishes_what_is_open,
     readiness_tells_the_truth,
@@ -74,6 +75,38 @@ fn both_go_on(stage: &Stage, thawed: &Program) -> Result<()> {
 
 fn a_restore_does_not_end_early_because_a_strangers_transaction_hides_states(common: &Common) -> Result<()> {
     let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let stranger = hide_states(&stage)?;
+    let heir = stage.start_processor("")?;
+    wait::until("the heir to restore", || {
+        Ok((heir.metric("hookwell_processor_lanes", &["state=\"restoring\""])? == 1.0).then_some(()))
+    })?;
+    stage.accept(&["one", "two", "three"])?;
+    ensure!(!heir.is_ready()?, "ready with states hidden");
+    stranger.abort_transaction(Duration::from_secs(30))?;
+    let _heir = heir.ready()?;
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == 3, "states were missed: {:?}", stage.handler.calls());
+    ensure!(stage.until_settled(&["one", "two", "three"])?.is_clean());
+    Ok(())
+}
+
+/// The guard against it is lifted: what it prevents happens, and is found.
+fn without_the_true_end_a_restore_misses_states_and_the_auditor_tells(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let stranger = hide_states(&stage)?;
+    let _heir = stage.start_processor("restore-to-the-true-end=return")?.ready()?;
+    stage.accept(&["two", "three"])?;
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == 5, "nothing was missed: {:?}", stage.handler.calls());
+    stranger.abort_transaction(Duration::from_secs(30))?;
+    let audit = stage.until_settled(&["one", "two", "three"])?;
+    ensure!(audit.doubled.len() == 2, "{audit}");
+    Ok(())
+}
+
+/// One event is settled, then a stranger opens a transaction on the state topic, and the states of
+/// two more are committed behind it. Nobody owns the partition thereafter.
+fn hide_states(stage: &Stage) -> Result<BaseProducer> {
     let owner = stage.processor()?;
     stage.accept(&["one"])?;
     stage.until_settled(&["one"])?;
@@ -94,19 +127,7 @@ fn a_restore_does_not_end_early_because_a_strangers_transaction_hides_states(com
     stage.accept(&["two", "three"])?;
     stage.until_caught_up()?;
     ensure!(owner.stop()?.success());
-
-    let heir = stage.start_processor("")?;
-    wait::until("the heir to restore", || {
-        Ok((heir.metric("hookwell_processor_lanes", &["state=\"restoring\""])? == 1.0).then_some(()))
-    })?;
-    stage.accept(&["one", "two", "three"])?;
-    ensure!(!heir.is_ready()?, "ready with states hidden");
-    stranger.abort_transaction(Duration::from_secs(30))?;
-    let _heir = heir.ready()?;
-    stage.until_caught_up()?;
-    ensure!(stage.handler.count() == 3, "states were missed: {:?}", stage.handler.calls());
-    ensure!(stage.until_settled(&["one", "two", "three"])?.is_clean());
-    Ok(())
+    Ok(stranger)
 }
 
 fn members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice(common: &Common) -> Result<()> {

@@ -61,7 +61,8 @@ fn every_failpoint_stands_in_one_place() {
     for name in shipped().flat_map(|source| &source.shipped.failpoints) {
         *found.entry(name.as_str()).or_insert(0) += 1;
     }
-    let expected: BTreeMap<_, _> = hookwell_common::failpoint::ALL.iter().map(|name| (*name, 1)).collect();
+    use hookwell_common::failpoint::{ALL, GUARDS};
+    let expected: BTreeMap<_, _> = ALL.iter().chain(GUARDS).map(|name| (*name, 1)).collect();
     assert_eq!(found, expected);
 }
 

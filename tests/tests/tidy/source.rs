@@ -43,7 +43,7 @@ pub(crate) struct Facts {
     pub(crate) functions: Vec<(String, usize)>,
     /// Every attribute: its name, and what it says beside.
     pub(crate) attributes: Vec<(String, String)>,
-    /// The arguments of every `failpoint::hit`.
+    /// The arguments of every `failpoint::hit` and `failpoint::is_lifted`.
     pub(crate) failpoints: Vec<String>,
     /// Every `pub use …::*`.
     pub(crate) glob_exports: usize,
@@ -270,7 +270,7 @@ impl<'a> Visit<'a> for Visitor {
     fn visit_expr_call(&mut self, call: &'a syn::ExprCall) {
         if let syn::Expr::Path(function) = &*call.func {
             let names: Vec<_> = function.path.segments.iter().map(|part| part.ident.to_string()).collect();
-            if let ([.., "failpoint", "hit"], Some(syn::Expr::Lit(argument))) =
+            if let ([.., "failpoint", "hit" | "is_lifted"], Some(syn::Expr::Lit(argument))) =
                 (&names.iter().map(String::as_str).collect::<Vec<_>>()[..], call.args.first())
             {
                 self.here().failpoints.extend(text_of(&argument.lit));

@@ -176,7 +176,7 @@ fn days_pass_and_states_expire() {
         max_attempts: 1,
         answers: vec![Answer::Well, Answer::Permanent],
         faults: vec![(Fault::Replay, 2), (Fault::Forgotten, 1), (Fault::Crash, sized(0, 1))],
-        at_most: sized(2, 4),
+        at_most: sized(2, 3),
         days: 3,
         ..Scope::new("days pass")
     });
