@@ -1,22 +1,28 @@
 //! A run of both programs with every fate, judged by the auditor as a program.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use hookwell_auditor::evidence::Answer;
 use hookwell_tests::handler::{Call, Reply};
+use hookwell_tests::kafka::Kafka;
 use hookwell_tests::ledger;
 use hookwell_tests::program::{Program, answer};
 use hookwell_tests::reader::Record;
 use hookwell_tests::sender::{Sender, Signed, now_in_seconds, post};
-use hookwell_tests::stage::{Stage, destination};
+use hookwell_tests::stage::{Settings, Stage, destination};
 use hookwell_tests::wait;
 use serde_json::json;
 
 use crate::{Common, tests};
 
-tests![a_run_is_judged_clean_and_refused_when_a_state_record_is_missing];
+tests![
+    a_run_is_judged_clean_and_refused_when_a_state_record_is_missing,
+    who_watches_outlives_kafka_and_is_there_before_the_topics,
+];
 
 fn a_run_is_judged_clean_and_refused_when_a_state_record_is_missing(common: &Common) -> Result<()> {
     let other = common.stage()?;
@@ -58,6 +64,49 @@ fn a_run_is_judged_clean_and_refused_when_a_state_record_is_missing(common: &Com
     ensure!(verdict["checks"][0]["breaches"]["no-end"] == 1, "{verdict}");
     ensure!(verdict["checks"][6]["breaches"]["gone"] == 1, "{verdict}");
     Ok(())
+}
+
+fn who_watches_outlives_kafka_and_is_there_before_the_topics(common: &Common) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
+    let kafka = Arc::new(Kafka::start(home.path())?);
+    let stage = Stage::bare(&kafka, &common.binaries, Settings::default())?;
+    let evidence = stage.folder().join("evidence");
+    fs::create_dir_all(&evidence)?;
+    describe(&stage, "none", &evidence)?;
+    let log = stage.folder().join("watch.log");
+    let watch = || Program::start(&auditor(), &["watch", &evidence.to_string_lossy()], &[], &log, "");
+
+    let first = watch()?;
+    wait::until("it to look", || Ok(evidence.join("seen.jsonl").exists().then_some(())))?;
+    let created = stage.processor_answers(&["--create-topics"])?;
+    ensure!(created.status == Some(0), "{created:?}");
+    stage.accept(&["one", "two"])?;
+    until_seen(&evidence, 2)?;
+    kafka.kill()?;
+    kafka.revive()?;
+    stage.accept(&["three"])?;
+    until_seen(&evidence, 3)?;
+    ensure!(first.stop()?.success(), "{}", first.logged());
+
+    // Another one goes on where the first has ended, also in the middle of a line.
+    let seen = evidence.join("seen.jsonl");
+    let text = fs::read_to_string(&seen)?;
+    fs::write(&seen, &text[..text.len() - 9])?;
+    let second = watch()?;
+    stage.accept(&["four"])?;
+    until_seen(&evidence, 4)?;
+    ensure!(second.stop()?.success(), "{}", second.logged());
+    let again = fs::read_to_string(&seen)?;
+    let places: BTreeSet<_> = again.lines().collect();
+    ensure!(places.len() == 4 && text.lines().all(|line| places.contains(line)), "{again}");
+    Ok(())
+}
+
+fn until_seen(evidence: &Path, count: usize) -> Result<()> {
+    wait::until("the reader to have seen all", || {
+        let seen = fs::read_to_string(evidence.join("seen.jsonl"))?;
+        Ok((seen.lines().count() == count && seen.ends_with('\n')).then_some(()))
+    })
 }
 
 fn auditor() -> PathBuf {
@@ -145,8 +194,5 @@ fn until_all_is_seen(stage: &Stage, mirror: &str, evidence: &Path) -> Result<()>
     let own = ["events", "retry.1", "retry.2", "dlq", "state"].map(|name| stage.topic(name));
     let topics = own.iter().map(String::as_str).chain([mirror]);
     let there = topics.map(|topic| Ok(stage.reader.read(topic)?.len())).sum::<Result<usize>>()?;
-    wait::until("the reader to have seen all", || {
-        let seen = fs::read_to_string(evidence.join("seen.jsonl"))?.lines().count();
-        Ok((seen == there).then_some(()))
-    })
+    until_seen(evidence, there)
 }
