@@ -321,9 +321,8 @@ group_id = \"{}\"
     /// Waits until all of `accepted` has its terminal state at each of `destinations`, and gives the
     /// judgement.
     pub fn until_settled_at(&self, destinations: &[&str], accepted: &Events) -> Result<Audit> {
-        let audit = || {
-            Audit::of(audit::run(&self.reader, &self.prefix, &self.prefix, destinations), accepted)
-        };
+        let audit =
+            || Audit::of(audit::run(&self.reader, &self.prefix, &self.prefix, destinations), accepted);
         wait::until("all events to be settled", || Ok(audit()?.is_settled().then_some(())))?;
         audit()
     }

@@ -256,7 +256,9 @@ fn a_success_that_comes_too_late_is_a_failure_and_settled_once(common: &Common) 
     // The late answers have come by now; they change nothing.
     scene.stage.accept(&IDS)?;
     scene.stage.until_caught_up()?;
-    ensure!(scene.settled()? == audit && scene.rude.calls().len() == calls.len());
+    let again = scene.settled()?;
+    ensure!((again.done, again.dead) == (audit.done, audit.dead), "{again}");
+    ensure!(scene.rude.calls().len() == calls.len());
     Ok(())
 }
 
