@@ -53,7 +53,7 @@ bench: ## Measure both programs beside the least that their work costs, about te
 	cargo run --release --locked -p hookwell-bench -- replay
 
 .PHONY: overload
-overload: ## Send more than can be handled, held or served at once, and see what becomes of it, 15 minutes
+overload: ## Send more than can be handled, held or served at once, and see what becomes of it, about 25 minutes
 	@sh deploy/prepare.sh test
 	cargo run --release --locked -p hookwell-bench -- overload
 
