@@ -65,6 +65,10 @@ impl ClientSettings {
             // transaction must not pin the last stable offset for longer than this.
             .set("transaction.timeout.ms", "15000")
             .set("message.timeout.ms", "14000")
+            // Offsets that are sent while their coordinator dies may wait for a broker that is no longer
+            // known, and look again only when a connection comes or goes: see to it that one does
+            // (measured).
+            .set("connections.max.idle.ms", "15000")
             // One whole batch of a lane fits, or `send` would have to wait for itself.
             .set("queue.buffering.max.messages", "1000000")
             .set("queue.buffering.max.kbytes", "1048576")
