@@ -1,6 +1,6 @@
 //! An independent client of Kafka: reads topics to their end, and writes what strangers would.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
@@ -48,6 +48,9 @@ impl Record {
         (self.header("ce_source"), self.header("ce_id"))
     }
 }
+
+/// Last stable offset and true end of each partition, by topic.
+pub type Ends<'t> = BTreeMap<&'t str, BTreeMap<i32, (i64, i64)>>;
 
 /// Who looks at Kafka from outside.
 #[derive(Clone, Debug)]
@@ -246,18 +249,25 @@ impl Reader {
 
     /// Last stable offset and true end of each partition of `topic`.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, (i64, i64)>> {
-        let end_as = |isolation: &str| -> Result<HashMap<i32, i64>> {
-            let consumer: BaseConsumer = self
-                .config()
-                .set("group.id", "hookwell-tests-reader")
-                .set("isolation.level", isolation)
-                .create()?;
-            let partitions = 0..self.partitions(&consumer, topic)?;
-            partitions.map(|p| Ok((p, consumer.fetch_watermarks(topic, p, PATIENCE)?.1))).collect()
+        Ok(self.ends_of([topic])?.remove(topic).unwrap_or_default())
+    }
+
+    /// [`Reader::ends`] of several topics.
+    pub fn ends_of<'t>(&self, topics: impl IntoIterator<Item = &'t str>) -> Result<Ends<'t>> {
+        let client_as = |isolation: &str| -> Result<BaseConsumer> {
+            let mut config = self.config();
+            Ok(config.set("group.id", "hookwell-tests-reader").set("isolation.level", isolation).create()?)
         };
-        let stable = end_as("read_committed")?;
-        let ends = end_as("read_uncommitted")?;
-        Ok(ends.into_iter().map(|(partition, end)| (partition, (stable[&partition], end))).collect())
+        let (committed, all) = (client_as("read_committed")?, client_as("read_uncommitted")?);
+        let mut ends = Ends::new();
+        for topic in topics {
+            for partition in 0..self.partitions(&all, topic)? {
+                let end_as = |client: &BaseConsumer| client.fetch_watermarks(topic, partition, PATIENCE);
+                let (stable, end) = (end_as(&committed)?.1, end_as(&all)?.1);
+                ends.entry(topic).or_default().insert(partition, (stable, end));
+            }
+        }
+        Ok(ends)
     }
 
     /// A client's settings: the tests' own, for they judge those of the programs.

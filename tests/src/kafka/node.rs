@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -87,6 +87,21 @@ impl Node {
     /// Where its topics lie.
     pub fn data(&self) -> PathBuf {
         self.home.join("data")
+    }
+
+    /// Copies what lies on its topics to `folder`, a folder a partition, for `DumpLogSegments`.
+    pub fn keep_records(&self, folder: &Path) -> Result<()> {
+        for partition in fs::read_dir(self.data())? {
+            let partition = partition?;
+            let segments = fs::read_dir(partition.path()).into_iter().flatten().flatten();
+            let segments = segments.filter(|file| file.path().extension().is_some_and(|kind| kind == "log"));
+            for segment in segments.filter(|file| file.metadata().is_ok_and(|file| 0 < file.len())) {
+                let to = folder.join(partition.file_name());
+                fs::create_dir_all(&to)?;
+                fs::copy(segment.path(), to.join(segment.file_name()))?;
+            }
+        }
+        Ok(())
     }
 
     /// Starts it, unless it runs, and waits until it listens.

@@ -1,6 +1,5 @@
 //! Whoever decides about transactions and members dies, in a cluster of three.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -97,16 +96,12 @@ fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Commo
 fn until_all_go_on(kafka: &Kafka, drill: &Drill) -> Result<()> {
     let reader = &drill.stage.reader;
     let topics: Vec<_> = TOPICS.iter().map(|topic| drill.stage.topic(topic)).collect();
-    let topics = || topics.iter().map(String::as_str).chain(["__consumer_offsets"]);
-    let mut goals: BTreeMap<&str, BTreeMap<i32, i64>> = BTreeMap::new();
-    for topic in topics() {
-        let ends = wait::until("the ends of a topic", || reader.ends(topic).map(Some))?;
-        goals.insert(topic, ends.into_iter().map(|(partition, (_, end))| (partition, end)).collect());
-    }
+    let look = || reader.ends_of(topics.iter().map(String::as_str).chain(["__consumer_offsets"]));
+    let goals = wait::until("the ends of all topics", || look().map(Some))?;
     let gone_on = wait::until("every open transaction to end", || {
-        for (topic, goals) in &goals {
-            let ends = reader.ends(topic)?;
-            let behind: Vec<_> = ends.iter().filter(|(id, (stable, _))| *stable < goals[id]).collect();
+        for (topic, ends) in look()? {
+            let goals = &goals[topic];
+            let behind: Vec<_> = ends.iter().filter(|(id, (stable, _))| *stable < goals[id].1).collect();
             ensure!(behind.is_empty(), "{topic}: {behind:?} of {goals:?}");
         }
         Ok(Some(()))

@@ -136,6 +136,7 @@ impl Drill {
             }
             for node in self.stage.kafka.nodes() {
                 fs::copy(node.log(), folder.join(format!("kafka-{}.log", node.id())))?;
+                node.keep_records(&folder.join(format!("kafka-{}", node.id())))?;
             }
             Ok(())
         };
