@@ -14,5 +14,6 @@ mod documents {
     mod links;
     mod metrics;
     mod readme;
+    mod reliability;
     mod topics;
 }
