@@ -4,6 +4,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::docker::{Engine, Stack};
@@ -52,7 +53,9 @@ pub(crate) fn make_run_needs_docker_and_no_rust_to_tell_each_fate(engine: &Arc<E
     ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
     run.signal(Signal::INT)?;
-    ensure!(run.end()?.success(), "{}", run.logged());
+    // Containers end one after the other, and the compose file gives them two minutes in all.
+    let ended = wait::until_within(Duration::from_secs(300), "the stack to end", || run.ended())?;
+    ensure!(ended.success(), "{}", run.logged());
     let left = stack.compose(&["--profile", "*", "ps", "--all", "--quiet"])?;
     ensure!(left.trim().is_empty(), "containers are left: {left}");
     Ok(())
@@ -84,7 +87,7 @@ pub(crate) fn make_run_takes_its_kafka_from_docker_where_rust_is_there(engine: &
 
 fn told_by(demonstration: &Program) -> Result<String> {
     // The images are built on the way.
-    wait::until_within(std::time::Duration::from_secs(900), "the demonstration", || {
+    wait::until_within(Duration::from_secs(900), "the demonstration", || {
         let told = demonstration.logged();
         if let Some(status) = demonstration.ended()? {
             return Ok(Some(Err(anyhow::anyhow!("it ended with {status}: {told}"))));
