@@ -163,7 +163,10 @@ impl Node {
     /// Waits for its end.
     pub(super) fn until_ended(&self) -> Result<()> {
         wait::until("Kafka to end", || {
-            Ok(self.process().as_mut().map(Child::try_wait).transpose()?.flatten().map(drop))
+            let mut process = self.process();
+            let has_ended = process.as_mut().map(Child::try_wait).transpose()?.flatten().is_some();
+            // Whoever starts it again begins anew.
+            Ok(process.take_if(|_| has_ended).map(drop))
         })
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use hookwell_tests::audit::{States, Status};
 use hookwell_tests::handler::{Call, Reply};
 use hookwell_tests::program::Program;
 use hookwell_tests::reader::Record;
@@ -89,6 +90,16 @@ fn retries_of_which_the_offsets_were_forgotten_are_made_once(common: &Common) ->
     Ok(())
 }
 
+/// The auditor has nothing to say here: the events that states speak of are gone.
+fn is_the_fifth_done_once(stage: &Stage) -> Result<()> {
+    wait::until("the event that is left to be done", || {
+        let states = States::read(&stage.reader, &stage.prefix)?;
+        Ok((states.status("github", "five", "orders") == Some(Status::Done)).then_some(()))
+    })?;
+    ensure!(stage.handler.calls_for("five").len() == 1, "{:?}", stage.handler.calls());
+    Ok(())
+}
+
 fn events_deleted_before_they_were_read_are_told_and_the_rest_is_delivered(common: &Common) -> Result<()> {
     let stage = one_partition(common)?;
     stage.accept(&["one"])?;
@@ -101,7 +112,7 @@ fn events_deleted_before_they_were_read_are_told_and_the_rest_is_delivered(commo
 
     let processor = stage.processor()?;
     stage.until_caught_up()?;
-    is_done_once(&stage, &["five"])?;
+    is_the_fifth_done_once(&stage)?;
     ensure!(stage.handler.count() == 2, "{:?}", stage.handler.calls());
     let log = processor.logged();
     ensure!(log.contains("records were deleted by retention") && log.contains("deleted=3"), "{log}");
@@ -119,7 +130,7 @@ fn events_deleted_under_a_processor_that_lags_are_passed_over(common: &Common) -
     processor.signal(Signal::CONT)?;
 
     stage.until_caught_up()?;
-    is_done_once(&stage, &["five"])?;
+    is_the_fifth_done_once(&stage)?;
     ensure!(stage.handler.count() == 2, "{:?}", stage.handler.calls());
     ensure!(processor.logged().contains("Offset out of range"), "{}", processor.logged());
     Ok(())
