@@ -96,10 +96,16 @@ impl Scene {
             ensure!(letter.header("hookwell-error-class") == "exhausted", "{letter:?}");
             ensure!(letter.header("hookwell-error").contains(why), "{}", letter.header("hookwell-error"));
         }
+        self.until_counted(4 * IDS.len(), outcome)
+    }
+
+    /// Counters follow the commit that the audit has seen already.
+    fn until_counted(&self, calls: usize, outcome: &str) -> Result<()> {
         let labels = ["destination=\"rude\"", &format!("outcome=\"{outcome}\"")];
-        let count = self.processor.metric("hookwell_processor_attempts_total", &labels)?;
-        ensure!(count == (4 * IDS.len()) as f64, "{count} calls ended as {outcome}");
-        Ok(())
+        wait::until(&format!("{calls} calls that ended as {outcome}"), || {
+            let count = self.processor.metric("hookwell_processor_attempts_total", &labels)?;
+            Ok((count == calls as f64).then_some(()))
+        })
     }
 }
 
@@ -127,8 +133,7 @@ fn a_handler_that_breaks_connections_is_tried_again(common: &Common) -> Result<(
     })?;
     let audit = scene.settled()?;
     ensure!((audit.done, audit.dead) == (IDS.len(), IDS.len()), "{audit}");
-    let labels = ["destination=\"rude\"", "outcome=\"unreachable\""];
-    ensure!(scene.processor.metric("hookwell_processor_attempts_total", &labels)? == 16.0);
+    scene.until_counted(16, "unreachable")?;
     ensure!(scene.rude.connections() == 16, "{} connections", scene.rude.connections());
     Ok(())
 }
