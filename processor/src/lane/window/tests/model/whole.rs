@@ -100,7 +100,7 @@ fn two_members_one_of_them_late() {
         processes: 2,
         answers: sized(vec![Answer::Well], vec![Answer::Well, Answer::Transient]),
         faults: OF_TWO.to_vec(),
-        at_most: sized(2, 3),
+        at_most: 2,
         ..Scope::new("two members")
     });
 }
@@ -110,7 +110,7 @@ fn two_members_an_event_that_fails_and_its_copy() {
     clean(Scope {
         events: copy(),
         processes: 2,
-        max_attempts: sized(1, 2),
+        max_attempts: 1,
         answers: vec![Answer::Well, Answer::Transient],
         faults: OF_TWO.to_vec(),
         at_most: sized(1, 2),
@@ -179,5 +179,15 @@ fn days_pass_and_states_expire() {
         at_most: sized(2, 3),
         days: 3,
         ..Scope::new("days pass")
+    });
+}
+
+#[test]
+fn two_members_and_more_that_goes_wrong() {
+    clean(Scope {
+        processes: 2,
+        faults: OF_TWO.to_vec(),
+        at_most: sized(1, 3),
+        ..Scope::new("two members, three faults")
     });
 }
