@@ -21,7 +21,7 @@ use hookwell_common::event::Event;
 use hookwell_common::failpoint;
 use hookwell_common::lifecycle::{Clock, spawn};
 use tokio::runtime;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::delivery::{Content, Delivery};
 use crate::lane::window::Completion;
@@ -143,7 +143,7 @@ impl Dispatcher {
                 None => (Some(unknown_destination()), Duration::ZERO),
                 Some((line, _permit)) => {
                     // Lives as long as somebody may wait for it.
-                    let _turn = select(pin!(line.own.acquire()), pin!(all.acquire())).await;
+                    let _turn = turn(&line.own, &all).await;
                     if ours.load(Ordering::Relaxed) {
                         let begun = clock.mono();
                         (Some(line.attempt(request).await), clock.mono().saturating_sub(begun))
@@ -194,6 +194,12 @@ fn unknown_destination() -> Outcome {
     Outcome::Failed(HandlerError::Unreachable(ByteString::from_static(
         "the destination is not configured any more",
     )))
+}
+
+/// A permit of one of two kinds, whichever comes first. The wait for the other ends with it: one that
+/// went on could be given a permit for a call that has one.
+async fn turn<'p>(own: &'p Semaphore, all: &'p Semaphore) -> Result<SemaphorePermit<'p>, AcquireError> {
+    select(pin!(own.acquire()), pin!(all.acquire())).await.factor_first().0
 }
 
 #[cfg(test)]
