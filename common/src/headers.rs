@@ -42,6 +42,9 @@ pub const ERROR_CLASS: &str = "hookwell-error-class";
 pub const ERROR: &str = "hookwell-error";
 /// `true` on a replay that was forced, so that it is accepted although the delivery was done.
 pub const FORCED: &str = "hookwell-forced";
+/// Which transaction wrote this record: nothing for readers, but what tells a processor how it ended
+/// where Kafka has forgotten that.
+pub const TRANSACTION: &str = "hookwell-transaction";
 
 /// The value of [`CE_SPECVERSION`].
 pub const SPEC_VERSION: &str = "1.0";
@@ -49,7 +52,8 @@ pub const SPEC_VERSION: &str = "1.0";
 /// The length at which [`ERROR`] is cut.
 pub const MAX_ERROR_BYTES: usize = 1024;
 
-/// Every fixed name, in the order in which records carry them.
+/// Every fixed name that tells of the event or of its delivery, in the order in which records carry
+/// them.
 pub const ALL: &[&str] = &[
     CE_SPECVERSION,
     CE_ID,

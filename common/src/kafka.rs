@@ -8,7 +8,7 @@ mod topology;
 mod verdict;
 
 pub use carry::{appended_at, collect_headers, copy_record, headers_of};
-pub use client::ClientSettings;
+pub use client::{ClientSettings, Isolation};
 pub use context::{Figures, LoggingContext, Statistics, log_client_error, log_client_line};
 pub use topology::{
     KafkaFault, SeenTopic, TopologyError, create_missing, describe, mismatches, partition_counts,

@@ -2,6 +2,9 @@
 
 pub(crate) mod host;
 pub(crate) mod mail;
+pub(crate) mod mend;
+pub(crate) mod proof;
+pub(crate) mod reports;
 pub(crate) mod take_over;
 
 pub(crate) mod active;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::delivery::{Content, Stream, Target};
 use crate::lane::batch::{Commit, Entry};
-use crate::lane::transaction::{CommitError, Receipt};
+use crate::lane::reports::Receipt;
+use crate::lane::transaction::CommitError;
 use crate::metrics::{KnownNames, Pair};
 use crate::route::Kind;
 use crate::settle::Settlement;

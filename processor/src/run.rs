@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hookwell_common::config::{Config, DestinationKind};
 use hookwell_common::kafka::{
-    ClientSettings, Figures, KafkaFault, LoggingContext, TopologyError, describe, verify,
+    ClientSettings, Figures, Isolation, KafkaFault, LoggingContext, TopologyError, describe, verify,
 };
 use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals, spawn_thread};
 use hookwell_common::telemetry::{AdminServer, Health, Registry, register_build_info};
@@ -76,6 +76,7 @@ pub(crate) fn run(
         member: consumers.member,
         follower: consumers.follower,
         watermarks: consumers.watermarks,
+        stable_watermarks: consumers.stable_watermarks,
         to_member,
         to_follower,
         metrics,
@@ -283,6 +284,7 @@ struct Consumers {
     member: Arc<BaseConsumer<MemberContext>>,
     follower: Arc<BaseConsumer<LoggingContext>>,
     watermarks: BaseConsumer<LoggingContext>,
+    stable_watermarks: BaseConsumer<LoggingContext>,
 }
 
 impl Consumers {
@@ -294,7 +296,11 @@ impl Consumers {
             member: Arc::new(BaseConsumer::from_config_and_context(&clients.group_member(group_id), member)?),
             follower: Arc::new(BaseConsumer::from_config_and_context(&clients.follower(group_id), follower)?),
             watermarks: BaseConsumer::from_config_and_context(
-                &clients.watermarks(),
+                &clients.watermarks(Isolation::Uncommitted),
+                LoggingContext::default(),
+            )?,
+            stable_watermarks: BaseConsumer::from_config_and_context(
+                &clients.watermarks(Isolation::Committed),
                 LoggingContext::default(),
             )?,
         })

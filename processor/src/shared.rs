@@ -29,10 +29,12 @@ pub(crate) struct Shared {
     pub(crate) setup: ArcSwap<Setup>,
     /// The group member, for its metadata and for committed offsets.
     pub(crate) member: Arc<BaseConsumer<MemberContext>>,
-    /// The follower, for the last stable offset.
+    /// The follower's consumer.
     pub(crate) follower: Arc<BaseConsumer<LoggingContext>>,
     /// A client that sees the true end of a partition.
     pub(crate) watermarks: BaseConsumer<LoggingContext>,
+    /// A client that sees up to where a partition is decided.
+    pub(crate) stable_watermarks: BaseConsumer<LoggingContext>,
     /// The way to the member.
     pub(crate) to_member: Sender<Report>,
     /// The way to the follower.
@@ -127,6 +129,8 @@ pub(crate) struct Parts {
     pub(crate) follower: Arc<BaseConsumer<LoggingContext>>,
     /// See [`Shared::watermarks`].
     pub(crate) watermarks: BaseConsumer<LoggingContext>,
+    /// See [`Shared::stable_watermarks`].
+    pub(crate) stable_watermarks: BaseConsumer<LoggingContext>,
     /// See [`Shared::to_member`].
     pub(crate) to_member: Sender<Report>,
     /// See [`Shared::to_follower`].
@@ -147,6 +151,7 @@ impl Shared {
             member: parts.member,
             follower: parts.follower,
             watermarks: parts.watermarks,
+            stable_watermarks: parts.stable_watermarks,
             to_member: parts.to_member,
             to_follower: parts.to_follower,
             metrics: parts.metrics,

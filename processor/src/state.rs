@@ -8,7 +8,7 @@ use bytestring::ByteString;
 use hookwell_common::identity::length_prefixed;
 use hookwell_common::time::Timestamp;
 
-pub use codec::{BIRTH_KEY, StateError, decode, encode};
+pub use codec::{BIRTH_KEY, END_KEY, StateError, decode, encode};
 pub use table::{Expiry, StateTable, Swept};
 
 use crate::dead_letter::DeadLetterReason;

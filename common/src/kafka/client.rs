@@ -17,6 +17,24 @@ pub struct ClientSettings {
     max_record_bytes: usize,
 }
 
+/// Which records a consumer sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those of transactions that were committed.
+    Committed,
+    /// All, also of transactions that are open or were aborted.
+    Uncommitted,
+}
+
+impl Isolation {
+    fn name(self) -> &'static str {
+        match self {
+            Isolation::Committed => "read_committed",
+            Isolation::Uncommitted => "read_uncommitted",
+        }
+    }
+}
+
 impl ClientSettings {
     /// The settings of `config`, with the secrets among its properties fetched.
     pub fn resolve(config: &Config, environment: &Environment, faults: &mut Faults) -> Self {
@@ -112,11 +130,11 @@ impl ClientSettings {
     }
 
     /// A consumer that reads whole partitions for a command, and never joins the group.
-    pub fn topic_reader(&self, group_id: &str) -> ClientConfig {
+    pub fn topic_reader(&self, group_id: &str, isolation: Isolation) -> ClientConfig {
         let mut config = self.base();
         self.consumer(&mut config, group_id);
         config
-            .set("isolation.level", "read_committed")
+            .set("isolation.level", isolation.name())
             // A partition is read to its end, and then the next.
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10");
@@ -141,11 +159,12 @@ impl ClientSettings {
         self.seal(config, "hookwell-replay")
     }
 
-    /// A consumer that reads nothing, and sees the true end of a partition: under
-    /// `read_committed` an open transaction hides what was committed after it began.
-    pub fn watermarks(&self) -> ClientConfig {
+    /// A consumer that reads nothing and asks where partitions end: under `read_committed` an open
+    /// transaction hides what was committed after it began. Since it never fetches, no question waits
+    /// behind a fetch.
+    pub fn watermarks(&self, isolation: Isolation) -> ClientConfig {
         let mut config = self.base();
-        config.set("isolation.level", "read_uncommitted");
+        config.set("isolation.level", isolation.name());
         self.seal(config, "hookwell-watermarks")
     }
 

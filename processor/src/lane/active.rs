@@ -14,6 +14,7 @@ use thiserror::Error;
 use super::batch::Commit;
 use super::ledger::LedgerError;
 use super::mail::{Loads, Ownership};
+use super::proof::{Proof, Unproven};
 use super::recall::Recollection;
 use super::take_over::{REMEMBER, Restored};
 use super::transaction::{CommitError, Transactor};
@@ -30,6 +31,9 @@ const ABORTED_PAUSE: Duration = Duration::from_millis(100);
 
 /// Commits of one batch that may be aborted before the producer is given up.
 const MAX_ABORTED: u32 = 30;
+
+/// How long a partition that is handed back waits for its last transaction to be decided.
+const PROOF_AT_END: Duration = Duration::from_secs(1);
 
 /// How often all offsets are committed again: brokers forget those of topics to which no member
 /// subscribes.
@@ -51,6 +55,9 @@ pub(crate) enum LaneError {
     /// The producer is lost.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// The marker of its last transaction does not come.
+    #[error("Kafka answers, and has not written how the last transaction ended")]
+    Undecided,
     /// A record was settled that cannot be: a fault of ours, and taking over anew mends it.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -64,6 +71,10 @@ pub(crate) struct Active {
     state_end: i64,
     /// A commit that was aborted, to be made again before anything else.
     unsent: Option<Unsent>,
+    /// The last transaction: until it is decided, none begins.
+    unproven: Option<Unproven>,
+    /// Whether a stranger's transaction hides how ours end.
+    is_blind: bool,
     last_commit: Option<Duration>,
     told_all_at: Duration,
     tell_all_after: Duration,
@@ -92,6 +103,8 @@ impl Active {
             window: restored.window,
             state_end: restored.state_end,
             unsent: None,
+            unproven: None,
+            is_blind: false,
             last_commit: None,
             told_all_at: now,
             tell_all_after: TELL_ALL_FIRST,
@@ -175,7 +188,7 @@ impl Active {
         self.make_calls(shared, setup, ownership, now);
         self.loads.show(self.window.loads());
         self.transactor.poll();
-        self.commit_if_due(shared, now.mono)
+        self.commit_if_due(shared, ownership.partition, now.mono)
     }
 
     /// When [`Active::advance`] should be called next at the latest, on the monotonic clock.
@@ -183,6 +196,10 @@ impl Active {
         let commit = match &self.unsent {
             Some(unsent) => Some(unsent.again_at),
             None => pace::commit_at(self.pending(), self.interval(shared), now),
+        };
+        let commit = match &self.unproven {
+            Some(unproven) => Some(commit.map_or(unproven.look_at(), |at| at.max(unproven.look_at()))),
+            None => commit,
         };
         let idle = now + SWEEP;
         [commit, self.window.next_due(), self.draining].into_iter().flatten().min().unwrap_or(idle).min(idle)
@@ -199,6 +216,14 @@ impl Active {
     /// Hands the partition back: commits what is left, and keeps the states for the next time.
     pub(crate) fn hand_back(mut self, shared: &Shared, partition: i32) {
         let clean = loop {
+            // What is not decided may yet be taken back, and is not to be remembered.
+            if !self.is_proven_soon(shared, partition) {
+                tracing::warn!(
+                    partition,
+                    "handed back before Kafka has written how the last transaction ended"
+                );
+                break false;
+            }
             let commit =
                 self.unsent.take().map(|unsent| unsent.commit).or_else(|| self.window.take_commit(false));
             let Some(commit) = commit else { break true };
@@ -221,7 +246,8 @@ impl Active {
 
     /// Ends after the producer was lost, and gives what calls came to.
     pub(crate) fn into_recollection(self) -> Recollection {
-        self.window.into_recollection(self.unsent.map(|unsent| unsent.commit))
+        let unproven = self.unproven.and_then(|unproven| unproven.commit);
+        self.window.into_recollection(self.unsent.map(|unsent| unsent.commit).into_iter().chain(unproven))
     }
 
     /// Calls are made on tokio; what they come to comes back through the lane's own ear.
@@ -256,7 +282,49 @@ impl Active {
         }
     }
 
-    fn commit_if_due(&mut self, shared: &Shared, now: Duration) -> Result<(), LaneError> {
+    /// Whether the last transaction is decided, so that another may begin.
+    fn is_proven(&mut self, shared: &Shared, partition: i32, now: Duration) -> Result<bool, LaneError> {
+        let Some(unproven) = &mut self.unproven else { return Ok(true) };
+        if now < unproven.look_at() {
+            return Ok(false);
+        }
+        match unproven.look(&shared.stable_watermarks, partition, self.is_blind, now) {
+            Proof::NotYet => return Ok(false),
+            Proof::Forgotten => return Err(LaneError::Undecided),
+            Proof::Decided => self.is_blind = false,
+            Proof::Hidden if self.is_blind => {}
+            Proof::Hidden => {
+                self.is_blind = true;
+                tracing::warn!(
+                    partition,
+                    "a stranger's transaction is open on a topic of ours and hides how ours end"
+                );
+            }
+        }
+        self.unproven = None;
+        Ok(true)
+    }
+
+    /// The same, after a while if need be.
+    fn is_proven_soon(&mut self, shared: &Shared, partition: i32) -> bool {
+        let deadline = shared.clock.mono() + PROOF_AT_END;
+        loop {
+            let now = shared.clock.mono();
+            match self.is_proven(shared, partition, now) {
+                Ok(true) => return true,
+                Ok(false) if now < deadline => {
+                    let look_at = self.unproven.as_ref().map_or(now, Unproven::look_at);
+                    std::thread::sleep(look_at.saturating_sub(now));
+                }
+                Ok(false) | Err(_) => return false,
+            }
+        }
+    }
+
+    fn commit_if_due(&mut self, shared: &Shared, partition: i32, now: Duration) -> Result<(), LaneError> {
+        if !self.is_proven(shared, partition, now)? {
+            return Ok(());
+        }
         if let Some(unsent) = self.unsent.take_if(|unsent| unsent.again_at <= now) {
             return Ok(self.commit_again(shared, unsent)?);
         }
@@ -300,10 +368,12 @@ impl Active {
                 self.state_end = receipt.state_end.unwrap_or(self.state_end).max(self.state_end);
                 self.last_commit = Some(now);
                 report::settlements(shared, &unsent.commit);
+                self.unproven = Unproven::new(Some(unsent.commit), self.transactor.written(), now);
                 Ok(())
             }
             Err(CommitError::Aborted(error)) if unsent.aborted < MAX_ABORTED => {
                 tracing::info!(%error, times = unsent.aborted + 1, "a transaction was aborted and is made again");
+                self.unproven = Unproven::new(None, self.transactor.written(), now);
                 self.unsent =
                     Some(Unsent { aborted: unsent.aborted + 1, again_at: now + ABORTED_PAUSE, ..unsent });
                 Ok(())

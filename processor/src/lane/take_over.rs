@@ -3,8 +3,9 @@
 //!
 //! 1. `init_transactions` fences the last owner and aborts what it left open: from here on nobody
 //!    else decides anything on this partition.
-//! 2. The true end of the state partition is asked for. An open transaction of somebody else may
-//!    hide what lies before it, so nothing is read until the last stable offset has come so far.
+//! 2. The true ends of the lane's own topics are asked for. An open transaction may hide what lies
+//!    before them, so nothing is read until the last stable offsets have come so far; and one of ours
+//!    whose end Kafka has forgotten is ended here.
 //! 3. State is read to the first end that the follower meets, which is no earlier than that.
 //! 4. Only then the committed offsets are read: they are those that belong to the restored state.
 
@@ -22,6 +23,8 @@ use thiserror::Error;
 
 use super::ledger::Frontier;
 use super::mail::{FollowOrder, Ownership, Session};
+use super::mend::{Hidden, mend, mend_offsets};
+use super::proof::ends;
 use super::recall::Recollection;
 use super::transaction::{TopicNames, Transactor};
 use super::window::{Beginning, Window};
@@ -37,7 +40,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long a restore may go without progress before it begins anew.
 pub(crate) const NO_PROGRESS: Duration = Duration::from_secs(90);
 
-/// How long a take-over waits for somebody's transaction before it says so.
+/// How long a take-over waits for somebody's transaction before it says so, and ends it if it is
+/// ours.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Between two looks for the last stable offset.
@@ -61,16 +65,11 @@ pub(crate) enum TakeOverError {
     /// The group has asked for the partition meanwhile.
     #[error("the partition is not ours any more")]
     NotOurs,
-    /// An open transaction of somebody else hides states.
+    /// An open transaction hides states, retries or dead letters.
     #[error(
-        "the state topic's last stable offset stays at {stable} of {end}: an open transaction hides what lies between. If it does not end, it hangs: `kafka-transactions.sh find-hanging` names it, and docs/adr/0016-a-kafka-that-forgets-a-marker.md says what that means"
+        "the last stable offset of {} stays at {} of {}: an open transaction hides what lies between. If it does not end, it hangs: `kafka-transactions.sh find-hanging` names it, and docs/adr/0016-a-kafka-that-forgets-a-marker.md says what that means", .0.topic, .0.stable, .0.end
     )]
-    Hidden {
-        /// The last stable offset.
-        stable: i64,
-        /// The true end.
-        end: i64,
-    },
+    Hidden(Hidden),
     /// Nothing more of the state partition came, and its end neither.
     #[error("nothing of the state topic was read for {} s", NO_PROGRESS.as_secs())]
     NoProgress,
@@ -108,7 +107,7 @@ impl TakeOverError {
         match self {
             TakeOverError::Kafka { .. }
             | TakeOverError::NotOurs
-            | TakeOverError::Hidden { .. }
+            | TakeOverError::Hidden(_)
             | TakeOverError::NoProgress => false,
             TakeOverError::State { .. } | TakeOverError::StateGone { .. } => true,
         }
@@ -122,8 +121,10 @@ pub(crate) struct Steadying {
     /// The lowest offset of the state partition, and its true end.
     low: i64,
     end: i64,
+    /// The true ends of all topics on whose partition only this lane writes.
+    ends: BTreeMap<String, i64>,
     begun: Duration,
-    has_told: bool,
+    has_mended: bool,
 }
 
 /// States are being read.
@@ -172,28 +173,36 @@ impl Steadying {
                 })?;
         still_ours(ownership)?;
         let (low, end) = true_end(shared, transactor.names().state(), partition)?;
-        Ok(Self { transactor, low, end, begun, has_told: false })
+        let ends = ends(&shared.watermarks, transactor.names().own(), partition, PATIENCE)
+            .map_err(|error| TakeOverError::Kafka { what: "the ends of topics could not be read", error })?;
+        Ok(Self { transactor, low, end, ends, begun, has_mended: false })
     }
 
-    /// Whether all states are visible, that is whether they can be read now.
+    /// Whether all that earlier owners wrote is visible, that is whether states can be read now.
     pub(crate) fn is_steady(&mut self, shared: &Shared, partition: i32) -> Result<bool, TakeOverError> {
-        let (_, stable) =
-            shared.follower.fetch_watermarks(self.transactor.names().state(), partition, PATIENCE).map_err(
-                |error| TakeOverError::Kafka { what: "the last stable offset could not be read", error },
-            )?;
-        if self.end <= stable || failpoint::is_lifted("restore-to-the-true-end") {
+        let own = self.transactor.names().own();
+        let stable = ends(&shared.stable_watermarks, own, partition, PATIENCE).map_err(|error| {
+            TakeOverError::Kafka { what: "the last stable offset could not be read", error }
+        })?;
+        let hidden = hidden(&self.ends, &stable);
+        let Some(first) = hidden.first() else { return Ok(true) };
+        if failpoint::is_lifted("restore-to-the-true-end") {
             return Ok(true);
         }
-        let hidden = TakeOverError::Hidden { stable, end: self.end };
         let waited = shared.clock.mono().saturating_sub(self.begun);
         if NO_PROGRESS < waited {
-            return Err(hidden);
+            return Err(TakeOverError::Hidden(first.clone()));
         }
-        if TELL_AFTER < waited && !self.has_told {
-            self.has_told = true;
-            tracing::warn!(partition, "waiting: {hidden}");
+        if TELL_AFTER < waited && !self.has_mended {
+            self.has_mended = true;
+            tracing::warn!(partition, "waiting: {}", TakeOverError::Hidden(first.clone()));
+            mend(shared, &self.transactor, partition, &hidden).map_err(|error| TakeOverError::Kafka {
+                what: "a transaction whose end Kafka has forgotten could not be ended",
+                error,
+            })?;
         }
-        Ok(false)
+        // What is still open elsewhere is a stranger's: retries come once it ends.
+        Ok(self.has_mended && hidden.iter().all(|place| place.topic != self.transactor.names().state()))
     }
 
     /// Begins to read states: those that are not remembered from an earlier ownership.
@@ -243,7 +252,7 @@ impl Restoring {
             match decode(&key, &value) {
                 Ok((key, Some(state))) => self.table.put(key, state),
                 Ok((key, None)) => self.table.remove(&key),
-                Err(StateError::Birth) => {}
+                Err(StateError::NoDelivery) => {}
                 Err(error @ StateError::ForeignKey) => {
                     tracing::warn!(
                         partition,
@@ -275,7 +284,10 @@ impl Restoring {
     ) -> Result<Restored, TakeOverError> {
         let partition = ownership.partition;
         let names = self.transactor.names();
-        let committed = committed_offsets(shared, names, partition)?;
+        let committed = committed_offsets(shared, names, partition).map_err(|error| {
+            mend_offsets(shared, &self.transactor, &error);
+            TakeOverError::Kafka { what: "the committed offsets could not be read", error }
+        })?;
         let read = committed.get(&Stream::Events).copied().flatten();
         // Records that were aborted or deleted in place move the one end or the other.
         let is_blank = self.low == 0 && !self.found_any;
@@ -321,6 +333,15 @@ impl Restoring {
         let state_end = self.next_offset.max(self.end);
         Ok(Restored { transactor: self.transactor, window, state_end, start, retry_starts, took })
     }
+}
+
+/// The topics that are not decided up to their true ends.
+fn hidden(ends: &BTreeMap<String, i64>, stable: &BTreeMap<String, i64>) -> Vec<Hidden> {
+    let place = |(topic, end): (&String, &i64)| {
+        let stable = stable.get(topic).copied().unwrap_or_default();
+        (stable < *end).then(|| Hidden { topic: topic.clone(), stable, end: *end })
+    };
+    ends.iter().filter_map(place).collect()
 }
 
 /// Where to read a partition from, which holds offsets from `low` up to `end`. A missing offset
@@ -384,20 +405,19 @@ fn committed_offsets(
     shared: &Shared,
     names: &TopicNames,
     partition: i32,
-) -> Result<BTreeMap<Stream, Option<i64>>, TakeOverError> {
+) -> Result<BTreeMap<Stream, Option<i64>>, KafkaError> {
     let streams: Vec<_> = [Stream::Events].into_iter().chain(names.tiers().map(Stream::Retry)).collect();
     let mut wanted = TopicPartitionList::with_capacity(streams.len());
     for stream in &streams {
         wanted.add_partition(&names.stream(*stream), partition);
     }
-    let failed = |error| TakeOverError::Kafka { what: "the committed offsets could not be read", error };
-    let found = shared.member.committed_offsets(wanted, PATIENCE).map_err(failed)?;
+    let found = shared.member.committed_offsets(wanted, PATIENCE)?;
     let mut offsets = BTreeMap::new();
     for stream in streams {
         let element = found.find_partition(&names.stream(stream), partition);
         let offset = match element.as_ref().map(|element| (element.error(), element.offset())) {
             Some((Ok(()), KafkaOffset::Offset(offset))) => Some(offset),
-            Some((Err(error), _)) => return Err(failed(error)),
+            Some((Err(error), _)) => return Err(error),
             Some((Ok(()), _)) | None => None,
         };
         offsets.insert(stream, offset);

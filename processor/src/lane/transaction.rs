@@ -5,30 +5,30 @@
 //! it refused to take, so a refused record aborts; and waiting for the reports beforehand saves
 //! the 100 ms that its own flush takes (measured, `docs/adr/0003-librdkafka.md`).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
 use hookwell_common::failpoint;
-use hookwell_common::kafka::{
-    ClientSettings, Verdict, collect_headers, has_place, log_client_error, log_client_line, verdict,
-};
+use hookwell_common::headers;
+use hookwell_common::kafka::{ClientSettings, Verdict, collect_headers, verdict};
 use hookwell_common::topics::Topic;
-use rdkafka::ClientContext;
-use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset as KafkaOffset, TopicPartitionList};
 use rdkafka::util::Timeout;
 use thiserror::Error;
 
 use super::batch::Commit;
 use super::output::{Output, OutputTopic, all_outputs};
-use crate::delivery::{Place, Stream};
-use crate::lane::ledger::Offset;
+use super::proof::Written;
+use super::reports::{DEAD_LETTER, OTHER, Receipt, Reports, STATE, is_indefinite, opaque};
+use crate::delivery::Stream;
 use crate::retry::Tier;
+use crate::state::END_KEY;
 
 /// How long one call of a transaction may take. Librdkafka does not keep to it where the group's
 /// coordinator is away; the watchdog does.
@@ -62,15 +62,13 @@ pub(crate) enum CommitError {
     },
 }
 
-/// What a commit left behind.
-#[derive(Debug, Default)]
-pub(crate) struct Receipt {
-    /// Where the transaction's marker lies on the topics that the lane reads.
-    pub(crate) markers: Vec<Place>,
-    /// Where the first state of this commit lies on the state topic.
-    state_begin: Option<i64>,
-    /// The state topic's next offset, after the records of this commit.
-    pub(crate) state_end: Option<i64>,
+/// How a transaction ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It counts.
+    Commit,
+    /// It never was.
+    Abort,
 }
 
 /// The producer of one partition.
@@ -78,6 +76,9 @@ pub(crate) struct Transactor {
     producer: BaseProducer<Reports>,
     names: TopicNames,
     partition: i32,
+    /// What the names of its transactions begin with: no other producer's do.
+    name: String,
+    begun: Cell<u64>,
 }
 
 /// Full names, made once.
@@ -122,6 +123,11 @@ impl TopicNames {
         &self.state
     }
 
+    /// The topics on whose partition only its lane writes.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &str> {
+        [&self.state, &self.dead_letters].into_iter().chain(self.retries.values()).map(String::as_str)
+    }
+
     /// The tiers.
     pub(crate) fn tiers(&self) -> impl Iterator<Item = Tier> + '_ {
         self.retries.keys().copied()
@@ -147,7 +153,7 @@ impl Transactor {
         let config = settings.transactional_producer(&format!("{group_id}-{partition}"));
         let producer = BaseProducer::from_config_and_context(&config, Reports::default())?;
         fence(&producer, timeout)?;
-        Ok(Self { producer, names, partition })
+        Ok(Self { producer, names, partition, name: unique_name(), begun: Cell::new(0) })
     }
 
     /// The topics.
@@ -165,8 +171,7 @@ impl Transactor {
         forwards: &BTreeMap<String, i32>,
         state_end: i64,
     ) -> Result<Receipt, CommitError> {
-        self.producer.context().begin();
-        self.producer.begin_transaction().map_err(CommitError::ProducerLost)?;
+        self.begin().map_err(CommitError::ProducerLost)?;
         match self.fill(commit, group, forwards) {
             Ok(receipt) => {
                 if let Some(found) = receipt.state_begin.filter(|found| *found < state_end) {
@@ -184,6 +189,60 @@ impl Transactor {
         }
     }
 
+    /// What the last transaction wrote on the lane's own topics.
+    pub(crate) fn written(&self) -> Written {
+        let reported = self.producer.context().reported();
+        let own = reported.written.into_iter().filter_map(|(kind, extent)| {
+            let topic = match kind {
+                STATE => &self.names.state,
+                DEAD_LETTER => &self.names.dead_letters,
+                tier => self.names.retries.get(&Tier(u16::try_from(tier).ok()?))?,
+            };
+            Some((topic.clone(), extent))
+        });
+        own.collect()
+    }
+
+    /// Ends the transaction called `name` on `topic`, which an earlier producer of this id left open:
+    /// the marker of a transaction that holds nothing but an end record closes both.
+    pub(crate) fn end(&self, name: &str, topic: &str, ending: Ending) -> Result<(), KafkaError> {
+        self.begin()?;
+        let headers = collect_headers(1, |write| write(headers::TRANSACTION, name.as_bytes()));
+        let opaque = opaque(self.producer.context().transaction(), OTHER);
+        let record = BaseRecord::with_opaque_to(topic, opaque)
+            .partition(self.partition)
+            .key(END_KEY)
+            .payload(b"".as_slice())
+            .headers(headers);
+        self.producer.send(record).map_err(|(error, _)| error)?;
+        self.await_reports(1)?;
+        match ending {
+            Ending::Commit => self.repeat(|| self.producer.commit_transaction(Timeout::Never)),
+            Ending::Abort => self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)),
+        }
+    }
+
+    /// Has the group's coordinator drop offsets that an earlier transaction of this id left
+    /// undecided.
+    pub(crate) fn drop_pending_offsets(&self, group: &ConsumerGroupMetadata) -> Result<(), KafkaError> {
+        self.begin()?;
+        let mut offsets = TopicPartitionList::with_capacity(1);
+        offsets.add_partition_offset(&self.names.events, self.partition, KafkaOffset::Offset(0))?;
+        self.repeat(|| self.producer.send_offsets_to_transaction(&offsets, group, CALL_TIMEOUT))?;
+        self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT))
+    }
+
+    fn begin(&self) -> Result<(), KafkaError> {
+        self.producer.context().begin();
+        self.begun.set(self.begun.get() + 1);
+        self.producer.begin_transaction()
+    }
+
+    /// The name of the transaction under way.
+    fn transaction_name(&self) -> String {
+        format!("{}-{}", self.name, self.begun.get())
+    }
+
     /// Lets librdkafka tell what it has to tell.
     pub(crate) fn poll(&self) {
         self.producer.poll(Duration::ZERO);
@@ -196,13 +255,15 @@ impl Transactor {
         forwards: &BTreeMap<String, i32>,
     ) -> Result<Receipt, KafkaError> {
         let transaction = self.producer.context().transaction();
+        let name = self.transaction_name();
         let mut sent = 0;
-        for output in all_outputs(commit) {
-            self.send(&output, transaction, forwards)?;
+        let mut outputs = all_outputs(commit).peekable();
+        while let Some(output) = outputs.next() {
+            self.send(&output, transaction, &name, outputs.peek().is_none(), forwards)?;
             sent += 1;
         }
         failpoint::hit("transaction-produced");
-        let offsets = self.offset_list(commit)?;
+        let offsets = self.offset_list(commit, &name)?;
         if !commit.offsets.is_empty() {
             self.repeat(|| self.producer.send_offsets_to_transaction(&offsets, group, CALL_TIMEOUT))?;
         }
@@ -214,6 +275,8 @@ impl Transactor {
         &self,
         output: &Output<'_>,
         transaction: u32,
+        transaction_name: &str,
+        is_last: bool,
         forwards: &BTreeMap<String, i32>,
     ) -> Result<(), KafkaError> {
         let unknown = || KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopic);
@@ -222,14 +285,24 @@ impl Transactor {
                 let name = self.names.retries.get(&tier).ok_or_else(unknown)?;
                 (name, self.partition, u32::from(tier.0))
             }
-            OutputTopic::DeadLetters => (&self.names.dead_letters, self.partition, OTHER),
+            OutputTopic::DeadLetters => (&self.names.dead_letters, self.partition, DEAD_LETTER),
             OutputTopic::State => (&self.names.state, self.partition, STATE),
             OutputTopic::Forward(topic) => {
                 let count = forwards.get(topic).ok_or_else(unknown)?;
                 (topic, forward_partition(&output.key, *count), OTHER)
             }
         };
-        let headers = output.has_headers().then(|| collect_headers(24, |write| output.encode_headers(write)));
+        // The last record is always a state; of the others, states do without.
+        let is_named =
+            is_last || matches!(kind, DEAD_LETTER) || matches!(output.topic, OutputTopic::Retry(_));
+        let headers = (output.has_headers() || is_named).then(|| {
+            collect_headers(24, |write| {
+                output.encode_headers(&mut *write);
+                if is_named {
+                    write(headers::TRANSACTION, transaction_name.as_bytes());
+                }
+            })
+        });
         let mut record = BaseRecord::with_opaque_to(topic, opaque(transaction, kind))
             .partition(partition)
             .payload(&*output.value);
@@ -252,11 +325,13 @@ impl Transactor {
         }
     }
 
-    fn offset_list(&self, commit: &Commit) -> Result<TopicPartitionList, KafkaError> {
+    fn offset_list(&self, commit: &Commit, name: &str) -> Result<TopicPartitionList, KafkaError> {
         let mut offsets = TopicPartitionList::with_capacity(commit.offsets.len());
         for (stream, frontier) in &commit.offsets {
             let topic = self.names.stream(*stream);
-            offsets.add_partition_offset(&topic, self.partition, KafkaOffset::Offset(frontier.0))?;
+            let mut offset = offsets.add_partition(&topic, self.partition);
+            offset.set_offset(KafkaOffset::Offset(frontier.0))?;
+            offset.set_metadata(name);
         }
         Ok(offsets)
     }
@@ -334,11 +409,6 @@ fn can_abort(cause: &KafkaError) -> bool {
     verdict(cause) == Verdict::Abort
 }
 
-/// Whether a record that was given up with `code` may still arrive.
-fn is_indefinite(code: RDKafkaErrorCode) -> bool {
-    matches!(code, RDKafkaErrorCode::MessageTimedOut | RDKafkaErrorCode::PurgeInflight)
-}
-
 /// Where a record goes on a topic of somebody else's. Never librdkafka's own choice, which other
 /// clients do not share.
 fn forward_partition(key: &[u8], count: i32) -> i32 {
@@ -348,120 +418,8 @@ fn forward_partition(key: &[u8], count: i32) -> i32 {
     i32::try_from(u32::from_le_bytes([a, b, c, d]) % count).unwrap_or(0)
 }
 
-/// What a record is, for its report: the number of its retry tier, or one of these.
-const OTHER: u32 = 0;
-const STATE: u32 = u32::MAX;
-
-/// What comes back with a record's report: the transaction that it belongs to, and what it is.
-/// Reports of an aborted transaction may come late, and must not be counted for the next.
-fn opaque(transaction: u32, kind: u32) -> usize {
-    // Lossless where pointers have 64 bits, which rdkafka's other parts presume as well.
-    ((u64::from(transaction) << 32) | u64::from(kind)) as usize
-}
-
-fn parts(opaque: usize) -> (u32, u32) {
-    let [a, b, c, d, e, f, g, h] = (opaque as u64).to_be_bytes();
-    (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]))
-}
-
-/// Takes the delivery reports of one transaction.
-#[derive(Default)]
-struct Reports(Mutex<Reported>);
-
-/// What was reported since the transaction began.
-#[derive(Clone, Default)]
-struct Reported {
-    transaction: u32,
-    count: usize,
-    failure: Option<KafkaError>,
-    /// Whether a record was given up that may still arrive.
-    has_indefinite: bool,
-    /// The last offset on each retry topic, by tier.
-    retries: BTreeMap<u32, i64>,
-    /// The first and the last offset on the state topic.
-    state: Option<(i64, i64)>,
-}
-
-impl Reported {
-    /// The marker of a transaction lies right behind its last record, for nobody else writes to
-    /// the partitions of a lane.
-    fn receipt(self) -> Receipt {
-        let place = |(tier, last): (u32, i64)| Place {
-            stream: Stream::Retry(Tier(u16::try_from(tier).unwrap_or(u16::MAX))),
-            offset: Offset(last + 1),
-        };
-        Receipt {
-            markers: self.retries.into_iter().map(place).collect(),
-            state_begin: self.state.map(|(first, _)| first),
-            state_end: self.state.map(|(_, last)| last + 2),
-        }
-    }
-}
-
-impl Reports {
-    fn begin(&self) {
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *reported = Reported { transaction: reported.transaction.wrapping_add(1), ..Reported::default() };
-    }
-
-    fn transaction(&self) -> u32 {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).transaction
-    }
-
-    fn reported(&self) -> Reported {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn reported_count(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
-        log_client_line(level, facility, line);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        log_client_error(&error, reason);
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = usize;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (transaction, kind) = parts(opaque);
-        let mut reported = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if transaction != reported.transaction {
-            return;
-        }
-        reported.count += 1;
-        match result {
-            Ok(record) if !has_place(record.offset()) => {
-                reported.has_indefinite = true;
-                let unproven = KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut);
-                reported.failure.get_or_insert(unproven);
-            }
-            Ok(record) => match kind {
-                OTHER => {}
-                STATE => {
-                    let (first, last) = reported.state.unwrap_or((i64::MAX, i64::MIN));
-                    reported.state = Some((first.min(record.offset()), last.max(record.offset())));
-                }
-                tier => {
-                    let last = reported.retries.entry(tier).or_default();
-                    *last = (*last).max(record.offset());
-                }
-            },
-            Err((error, record)) => {
-                reported.has_indefinite |= error.rdkafka_error_code().is_some_and(is_indefinite);
-                if reported.failure.is_none() {
-                    let (topic, partition) = (record.topic(), record.partition());
-                    tracing::warn!(topic, partition, %error, "Kafka did not take a record of a transaction");
-                    reported.failure = Some(error.clone());
-                }
-            }
-        }
-    }
+/// A name that nobody else has.
+fn unique_name() -> String {
+    // Its keys are drawn by chance.
+    format!("{:016x}", RandomState::new().build_hasher().finish())
 }

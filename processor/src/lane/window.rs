@@ -26,7 +26,7 @@ use crate::outcome::Outcome;
 use crate::pace;
 use crate::retry::due;
 use crate::route::Plan;
-use crate::state::{Claim, StateKey, StateTable};
+use crate::state::{Claim, END_KEY, StateKey, StateTable};
 
 /// Calls that may be open at once in one partition.
 pub const MAX_OPEN: usize = 2_000;
@@ -159,6 +159,7 @@ impl Window {
         ledger.deliver(place.offset, arrival.appended_at, 1)?;
         match place.stream {
             Stream::Events => self.open_up(arrival, now, plan),
+            Stream::Retry(_) if arrival.raw.key().as_deref() == Some(END_KEY) => self.settle_place(place),
             Stream::Retry(_) => {
                 *self.loads.entry(place.stream).or_default() += weight(&arrival);
                 self.waiting.add(due_at(&arrival, now, plan), arrival);
@@ -205,14 +206,18 @@ impl Window {
     }
 
     /// What is to be committed, with the offsets that moved, or those of all topics where `all`
-    /// says so. `None` where there is nothing.
+    /// says so. `None` where there is nothing. The events topic's is always among them: with it each
+    /// transaction leaves its name.
     pub fn take_commit(&mut self, all: bool) -> Option<Commit> {
         let frontiers = self.ledgers.iter().map(|(stream, ledger)| (*stream, ledger.frontier()));
-        let moved = |(stream, frontier): &(Stream, Frontier)| all || self.told.get(stream) != Some(frontier);
-        let offsets: Vec<_> = frontiers.filter(moved).collect();
-        if offsets.is_empty() && self.batch.settled() == 0 {
+        let has_moved = |(stream, frontier): &(Stream, Frontier)| self.told.get(stream) != Some(frontier);
+        if !all && self.batch.settled() == 0 && !frontiers.clone().any(|frontier| has_moved(&frontier)) {
             return None;
         }
+        let is_told = |frontier: &(Stream, Frontier)| {
+            all || matches!(frontier.0, Stream::Events) || has_moved(frontier)
+        };
+        let offsets = frontiers.filter(is_told).collect();
         Some(Commit { batch: std::mem::take(&mut self.batch), offsets, birth: self.birth })
     }
 
@@ -299,7 +304,7 @@ impl Window {
     }
 
     /// Ends the window after `lost` could not be committed, and gives what its calls came to.
-    pub fn into_recollection(self, lost: Option<Commit>) -> Recollection {
+    pub fn into_recollection(self, lost: impl IntoIterator<Item = Commit>) -> Recollection {
         let mut recollection = self.recollection;
         let lost = lost.into_iter().map(|commit| commit.batch);
         for entry in lost.chain([self.batch]).flat_map(|batch| batch.entries) {

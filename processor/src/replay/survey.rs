@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hookwell_common::kafka::{ClientSettings, LoggingContext, appended_at, copy_record, log_client_error};
+use hookwell_common::kafka::{
+    ClientSettings, Isolation, LoggingContext, appended_at, copy_record, log_client_error,
+};
 use hookwell_common::lifecycle::{Clock, Failure};
 use hookwell_common::time::Timestamp;
 use hookwell_common::topics::Topic;
@@ -18,7 +20,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::letter::DeadLetter;
 use super::standing::Standing;
-use crate::state::{Expiry, StateError, StateTable, decode};
+use crate::state::{END_KEY, Expiry, StateError, StateTable, decode};
 
 /// How long Kafka may give neither a record nor an end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -111,7 +113,7 @@ impl Survey {
             match decode(key, value) {
                 Ok((key, Some(state))) => table.put(key, state),
                 Ok((key, None)) => table.remove(&key),
-                Err(StateError::Birth | StateError::ForeignKey) => {}
+                Err(StateError::NoDelivery | StateError::ForeignKey) => {}
                 Err(error @ (StateError::UnknownVersion(_) | StateError::Damaged)) => {
                     return Err(Failure::Kafka(format!(
                         "the state record at {}/{partition}/{} cannot be read: {error}",
@@ -134,7 +136,7 @@ impl PartitionReader {
         clock: Clock,
         stopping: &Stopping,
     ) -> Result<Self, Failure> {
-        let config = clients.topic_reader(group_id);
+        let config = clients.topic_reader(group_id, Isolation::Committed);
         let consumer = BaseConsumer::from_config_and_context(&config, LoggingContext::default())
             .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
         Ok(Self { consumer, topic, clock, stopping: Arc::clone(stopping) })
@@ -169,7 +171,8 @@ impl PartitionReader {
                     if end <= message.offset() {
                         return Ok(ControlFlow::Continue(()));
                     }
-                    if visit(&message)?.is_break() {
+                    let is_end_record = message.key() == Some(END_KEY);
+                    if !is_end_record && visit(&message)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                     seen = self.clock.mono();

@@ -17,6 +17,10 @@ use crate::dead_letter::DeadLetterReason;
 /// bytes.
 pub const BIRTH_KEY: &[u8] = b"hookwell-birth";
 
+/// The key of an end record: on any topic that a lane writes to, what ends a transaction there whose
+/// end Kafka has forgotten. It says nothing about any delivery.
+pub const END_KEY: &[u8] = b"hookwell-end";
+
 const VERSION: u8 = 1;
 const RETRYING: u8 = 1;
 const DONE: u8 = 2;
@@ -25,9 +29,9 @@ const DEAD: u8 = 3;
 /// Why a state record cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum StateError {
-    /// The birth record, which says nothing about any delivery.
-    #[error("it is the birth record")]
-    Birth,
+    /// A birth or an end record, which says nothing about any delivery.
+    #[error("it is a birth record or an end record")]
+    NoDelivery,
     /// Not one of ours.
     #[error("its key is not 16 bytes long")]
     ForeignKey,
@@ -66,8 +70,8 @@ pub fn encode(state: &DeliveryState) -> Vec<u8> {
 
 /// Reads a state record; an empty value is the end of what was known, as a null one is.
 pub fn decode(key: &[u8], value: &[u8]) -> Result<(StateKey, Option<DeliveryState>), StateError> {
-    if key == BIRTH_KEY {
-        return Err(StateError::Birth);
+    if key == BIRTH_KEY || key == END_KEY {
+        return Err(StateError::NoDelivery);
     }
     let key = StateKey(key.try_into().map_err(|_| StateError::ForeignKey)?);
     if value.is_empty() {

@@ -31,7 +31,8 @@ pub enum Content {
     Unreadable(Box<Passage>),
     /// A state.
     State(DeliveryKey, Value),
-    /// Something on the state topic that says nothing about a delivery.
+    /// Something on the state topic that says nothing about a delivery, or the record with which a
+    /// transaction was ended on any topic.
     Aside,
 }
 
@@ -231,6 +232,7 @@ impl Line {
     /// What it says, on a topic that is there for `role`.
     pub fn read(&self, role: Role, names: &mut Names) -> Record {
         let content = match role {
+            _ if self.key == hex::encode("hookwell-end") => Content::Aside,
             Role::State => self.read_state(),
             Role::Events | Role::Retry(_) | Role::Dead | Role::Forward => self.read_event(names),
         };

@@ -155,7 +155,8 @@ fn a_record_that_is_taken_away_or_doubled_is_missed() {
 }
 
 /// A copy of an event is what state is there for. Of the states of a delivery compaction may leave
-/// the last one only, and what has a dead letter may be written again; the birth record is of none.
+/// the last one only, and what has a dead letter may be written again; birth and end records are of
+/// none.
 fn is_harmless(topic: &str, lines: &[Line], index: usize, doubled: bool) -> bool {
     let line = &lines[index];
     let is_mine = |other: &&Line| other.key == line.key;
@@ -167,6 +168,7 @@ fn is_harmless(topic: &str, lines: &[Line], index: usize, doubled: bool) -> bool
         "p.events" if doubled => is_named("ce_id"),
         "p.events" => is_accepted && lines[..index].iter().any(|other| is_mine(&other)),
         "p.state" if line.key.len() != 32 => true,
+        _ if line.key == hex::encode("hookwell-end") => true,
         "p.state" if doubled => {
             let has_dead_letter = 44 < line.value.as_deref().unwrap_or_default().len();
             has_dead_letter && !lines[index + 1..].iter().any(|other| is_mine(&other))

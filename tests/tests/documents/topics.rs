@@ -10,7 +10,9 @@ use hookwell_common::record::record_key;
 use hookwell_common::time::Timestamp;
 use hookwell_processor::dead_letter::DeadLetterReason;
 use hookwell_processor::delivery::idempotency_key;
-use hookwell_processor::state::{BIRTH_KEY, Burial, DeliveryState, StateKey, Status, decode, encode};
+use hookwell_processor::state::{
+    BIRTH_KEY, Burial, DeliveryState, END_KEY, StateKey, Status, decode, encode,
+};
 
 use super::page::{Page, Row, blocks_in};
 
@@ -132,12 +134,14 @@ fn the_numbers_of_statuses_and_reasons_are_documented() {
 }
 
 #[test]
-fn the_birth_record_the_key_the_partition_and_the_idempotency_key_are_as_documented() {
+fn the_birth_and_the_end_record_the_key_the_partition_and_the_idempotency_key_are_as_documented() {
     let text = page().text;
     let (key, _) = example();
     let id = "72d3162e-cc78-11e3-81ab-4c9367dc0958";
     for words in [
         format!("`{}`", std::str::from_utf8(BIRTH_KEY).unwrap()),
+        format!("`{}`", std::str::from_utf8(END_KEY).unwrap()),
+        format!("`{}`", headers::TRANSACTION),
         format!("`{}`", String::from_utf8(record_key("github", id)).unwrap()),
         format!("on partition {} of 12", Identity::of("github", id).partition(12)),
         format!("`{}`", idempotency_key(&key, 1)),

@@ -1,14 +1,17 @@
 //! Brokers die, freeze, are restarted, or are too few, in a cluster of three.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use hookwell_tests::kafka::Kafka;
+use hookwell_tests::kafka::{Kafka, Shape};
+use hookwell_tests::load::Plan;
 use hookwell_tests::program::Program;
 use hookwell_tests::sender::Sender;
+use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 
-use super::drill::{Drill, SOME, TOPICS};
+use super::drill::{Drill, SOME, TOPICS, settings};
 use crate::{Common, tests};
 
 tests![
@@ -18,6 +21,7 @@ tests![
     all_brokers_are_down_for_a_minute,
     with_one_broker_of_three_ingest_refuses_and_nothing_is_lost,
     with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice,
+    a_lone_broker_that_dies_amid_commits_forgets_none_of_them,
 ];
 
 fn the_leader_of_an_events_partition_is_killed(common: &Common) -> Result<()> {
@@ -120,5 +124,27 @@ fn with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice(commo
         })?;
         turn.kafka.revive()
     })?;
+    drill.end()
+}
+
+/// Many lanes that commit all the time: some have been told that they committed, and have no marker
+/// yet, when the broker dies. Kafka itself forgets such markers (docs/adr/0016).
+fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) -> Result<()> {
+    let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
+    let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
+    let change = |settings: &mut Settings| {
+        settings.partitions = 24;
+        settings.processor.push_str("commit_interval = \"10ms\"\n");
+    };
+    let stage = Stage::set(&kafka, &common.binaries, settings(change))?;
+    let busy = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(5) };
+    let mut drill = Drill::on(stage, busy)?;
+    for _ in 0..3 {
+        drill.during("the only broker is killed", |_| {
+            kafka.kill()?;
+            kafka.revive()
+        })?;
+        drill.until_settled_more(SOME)?;
+    }
     drill.end()
 }

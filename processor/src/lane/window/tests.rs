@@ -19,7 +19,7 @@ use crate::lane::output::{Output, OutputTopic, all_outputs};
 use crate::outcome::HandlerError;
 use crate::retry::Tier;
 use crate::route::tests::plan as plan_of;
-use crate::state::{DeliveryState, Expiry, Status, decode};
+use crate::state::{DeliveryState, END_KEY, Expiry, Status, decode};
 
 const EXPIRY: Expiry = Expiry {
     dedupe_window: Duration::from_secs(7 * 86_400),
@@ -297,6 +297,29 @@ impl Log {
             })
             .collect()
     }
+}
+
+#[test]
+fn an_end_record_among_retries_is_passed_over_and_counts_as_read() {
+    let mut world = World::new();
+    let end = RawRecord::copy(Some(END_KEY), b"", [("hookwell-transaction", &b"0a-7"[..])].into_iter());
+    world.log.retries.insert(Tier(1), vec![(end, world.now.wall)]);
+    world.read();
+    world.commit();
+    assert_eq!(world.log.offsets[&Stream::Retry(Tier(1))], 1);
+    assert!(world.made.is_empty() && world.log.dead.is_empty() && world.log.states.is_empty());
+}
+
+#[test]
+fn every_transaction_tells_the_offset_of_the_events_topic() {
+    let mut world = World::new();
+    world.publish("a", "push");
+    world.publish("b", "push");
+    world.read();
+    // The first record holds the frontier: nothing has moved.
+    world.answer(1, Outcome::Done);
+    let commit = world.window.take_commit(false).unwrap();
+    assert_eq!(commit.offsets, [(Stream::Events, Frontier(0))]);
 }
 
 #[test]

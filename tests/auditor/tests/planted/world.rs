@@ -95,6 +95,15 @@ impl Dump {
         dump.routed_nowhere();
         dump.unreadable();
         dump.forced();
+        for topic in ["p.retry.1", "p.dlq", "p.state"] {
+            dump.append(
+                topic,
+                0,
+                Some(b"hookwell-end"),
+                &[("hookwell-transaction", "0a1b-7".to_owned())],
+                b"",
+            );
+        }
         // Nobody heard an answer, and nothing is there.
         let unheard = ("github", "unheard", "orders");
         dump.answers.push(Answer { status: 0, answered: None, ..answer(unheard, "body", dump.now) });
