@@ -8,8 +8,8 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -22,18 +22,55 @@ pub fn project() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// A port that nobody listens on, and that nobody is given by chance before it is used: it lies
-/// below those that the system hands out to clients and to listeners without a port of their own,
-/// and this process gives it out once. Other processes begin elsewhere.
+/// A port that nobody listens on, and that nobody is given by chance before it is used, nor while who
+/// uses it is dead for a moment: it lies below those that the system hands out to clients and to
+/// listeners without a port of their own, among those that this process has for itself, and comes
+/// again only after all others of them.
 pub fn free_port() -> Result<u16> {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 22_000;
-    static GIVEN: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id().wrapping_mul(0x9E37_79B1);
-    let next = || begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST;
-    let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let ports = (0..COUNT).filter_map(|_| u16::try_from(next()).ok());
-    ports.into_iter().find(is_free).context("every port is taken")
+    static OURS: OnceLock<Block> = OnceLock::new();
+    static CLAIM: Mutex<()> = Mutex::new(());
+    let block = {
+        let _alone = CLAIM.lock().unwrap_or_else(PoisonError::into_inner);
+        match OURS.get() {
+            Some(block) => block,
+            None => {
+                let block = Block::claim()?;
+                OURS.get_or_init(|| block)
+            }
+        }
+    };
+    block.next()
+}
+
+/// Ports of one process. It holds the first of them for as long as it lives, so that no other process
+/// of the tests takes the same.
+#[derive(Debug)]
+struct Block {
+    first: u16,
+    given: AtomicU16,
+    _claim: TcpListener,
+}
+
+impl Block {
+    const FIRST: u16 = 10_000;
+    const PORTS: u16 = 2_000;
+    const BLOCKS: u16 = 11;
+
+    fn claim() -> Result<Self> {
+        let mut firsts = (0..Self::BLOCKS).map(|number| Self::FIRST + number * Self::PORTS);
+        let claim = |first| {
+            let _claim = TcpListener::bind(("127.0.0.1", first)).ok()?;
+            Some(Self { first, given: AtomicU16::new(0), _claim })
+        };
+        firsts.find_map(claim).context("too many processes of the tests run at once")
+    }
+
+    fn next(&self) -> Result<u16> {
+        let next = || 1 + self.given.fetch_add(1, Ordering::Relaxed) % (Self::PORTS - 1);
+        let is_free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
+        let mut ports = (0..Self::PORTS).map(|_| self.first + next());
+        ports.find(is_free).context("every port is taken")
+    }
 }
 
 /// What a Kafka is made of.

@@ -2,7 +2,8 @@
 //! is settled, once.
 //!
 //! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
-//! detours for all rows that spoil the network, side by side.
+//! detours for all rows that spoil the network, side by side; for each
+//! seed a Kafka of its own, one at a time.
 
 mod faults {
     pub(crate) mod brokers;
@@ -10,6 +11,7 @@ mod faults {
     pub(crate) mod drill;
     pub(crate) mod handler_network;
     pub(crate) mod network;
+    pub(crate) mod seeds;
 }
 
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ pub(crate) struct Common {
     node: Lazy,
     /// Held by whoever strikes nodes of the cluster.
     turn: Mutex<()>,
+    /// Held by whoever breaks everything, on a Kafka of its own.
+    everything: Mutex<()>,
 }
 
 /// A Kafka that is started when the first row needs it.
@@ -81,6 +85,11 @@ impl Common {
         Ok(Turn { kafka, _turn: turn })
     }
 
+    /// The turn of one that breaks everything.
+    pub(crate) fn everything(&self) -> MutexGuard<'_, ()> {
+        self.everything.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// One node with detours, for all.
     pub(crate) fn node(&self) -> Result<Arc<Kafka>> {
         self.node.get()
@@ -101,8 +110,9 @@ pub(crate) use tests;
 
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
-    // Each row waits most of the time; what it waits for runs on two cores or more.
-    arguments.test_threads = arguments.test_threads.or(Some(4));
+    // Each row waits most of the time, some of them for each other; what they wait for runs on two
+    // cores or more.
+    arguments.test_threads = arguments.test_threads.or(Some(6));
     let common = Arc::new(Common {
         binaries: Binaries {
             ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
@@ -111,6 +121,7 @@ fn main() -> Result<ExitCode> {
         cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
         node: Lazy::new(Shape { nodes: 1, doors: 4 })?,
         turn: Mutex::new(()),
+        everything: Mutex::new(()),
     });
     let trial = |file: &str, (name, test): Test| {
         let common = Arc::clone(&common);
@@ -123,7 +134,16 @@ fn main() -> Result<ExitCode> {
         ("coordinators", faults::coordinators::TESTS),
         ("handler_network", faults::handler_network::TESTS),
         ("network", faults::network::TESTS),
+        ("seeds", faults::seeds::TESTS),
     ];
-    let trials = files.iter().flat_map(|(file, tests)| tests.iter().map(|test| trial(file, *test))).collect();
+    // Evenly mixed: rows that strike the cluster wait for each other, and others run meanwhile.
+    let mut trials: Vec<_> = files
+        .iter()
+        .flat_map(|(file, tests)| {
+            tests.iter().enumerate().map(|(at, test)| (at * 1000 / tests.len(), trial(file, *test)))
+        })
+        .collect();
+    trials.sort_by_key(|(place, _)| *place);
+    let trials = trials.into_iter().map(|(_, trial)| trial).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }

@@ -89,8 +89,7 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
 /// coordinator when it dies: librdkafka alone might wait for good for one that has come back since.
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
-    // With 24 partitions that commit every 10 ms this was not kept once: docs/reliability.md.
-    let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
+    let mut drill = Drill::begin(common, &turn.kafka, many_commits)?;
     for (one, other) in [(1, 2), (2, 3), (3, 1)] {
         drill.during("two of three brokers are down", |drill| {
             turn.kafka.node(one)?.kill()?;
@@ -132,11 +131,7 @@ fn with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice(commo
 fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) -> Result<()> {
     let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
     let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
-    let change = |settings: &mut Settings| {
-        settings.partitions = 24;
-        settings.processor.push_str("commit_interval = \"10ms\"\n");
-    };
-    let stage = Stage::set(&kafka, &common.binaries, settings(change))?;
+    let stage = Stage::set(&kafka, &common.binaries, settings(many_commits))?;
     let busy = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(5) };
     let mut drill = Drill::on(stage, busy)?;
     for _ in 0..3 {
@@ -147,4 +142,10 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
         drill.until_settled_more(SOME)?;
     }
     drill.end()
+}
+
+/// Lanes that commit all the time.
+fn many_commits(settings: &mut Settings) {
+    settings.partitions = 24;
+    settings.processor.push_str("commit_interval = \"10ms\"\n");
 }

@@ -1,5 +1,6 @@
 //! The programs of a run: struck, and started again as a supervisor would.
 
+use std::fs;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -8,6 +9,7 @@ use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 use rustix::process::Signal;
 
+use crate::evidence;
 use crate::schedule::{Blow, PROCESSORS, Who};
 
 /// How long a program may take to come by the fail-point at which it is to die.
@@ -163,9 +165,43 @@ impl<'a> Crew<'a> {
         Ok(())
     }
 
-    /// The sum over all processors of a metric.
-    pub(crate) fn metric(&self, name: &str) -> Result<f64> {
-        self.processors.iter().map(|processor| processor.metric(name, &[])).sum()
+    /// The sums over all processors of metrics, without `hookwell_processor_`; `None` where a
+    /// partition is on its way from one to another, for then it is in nobody's figures.
+    pub(crate) fn sums<const N: usize>(&self, names: [&str; N]) -> Result<Option<[f64; N]>> {
+        if !self.is_everything_owned()? {
+            return Ok(None);
+        }
+        let mut sums = [0.0; N];
+        for (sum, name) in sums.iter_mut().zip(names) {
+            *sum = self.sum(name, &[])?;
+        }
+        Ok(self.is_everything_owned()?.then_some(sums))
+    }
+
+    /// Whether every partition has a lane at work, and the ends of all that it reads are known.
+    fn is_everything_owned(&self) -> Result<bool> {
+        let mut lags = 0;
+        for processor in &self.processors {
+            let metrics = processor.metrics()?;
+            lags +=
+                metrics.lines().filter(|line| line.starts_with("hookwell_processor_lag_records{")).count();
+        }
+        let partitions = usize::try_from(evidence::PARTITIONS)?;
+        let active = self.sum("lanes", &["state=\"active\""])?;
+        Ok(active == f64::from(evidence::PARTITIONS) && lags == partitions * (1 + evidence::TIERS.len()))
+    }
+
+    fn sum(&self, name: &str, labels: &[&str]) -> Result<f64> {
+        let name = format!("hookwell_processor_{name}");
+        self.processors.iter().map(|processor| processor.metric(&name, labels)).sum()
+    }
+
+    /// Writes the figures of all processors beside their logs, for whoever looks at a run that failed.
+    pub(crate) fn note_metrics(&self) {
+        for (number, processor) in self.processors.iter().enumerate() {
+            let file = self.stage.folder().join(format!("metrics-of-processor-{}", number + 1));
+            processor.metrics().and_then(|metrics| Ok(fs::write(file, metrics)?)).ok();
+        }
     }
 
     /// Puts new processors in the place of all, so that everything they know is restored.

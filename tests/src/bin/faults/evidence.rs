@@ -20,7 +20,8 @@ use crate::run::Struck;
 /// The partitions of each topic.
 pub(crate) const PARTITIONS: u32 = 6;
 
-const TIERS: [u64; 2] = [500, 2_000];
+/// The delays of the retry tiers, in milliseconds.
+pub(crate) const TIERS: [u64; 2] = [500, 2_000];
 const MAX_ATTEMPTS: u32 = 8;
 
 /// The stage's settings: the handler is reached at the port `front`, and every event is copied to

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail};
 use hookwell_common::lifecycle::Clock;
 use hookwell_tests::detour::Detour;
 use hookwell_tests::kafka::{Kafka, free_port};
@@ -15,7 +15,7 @@ use hookwell_tests::ledger::{self, Ledger};
 use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::proxy::Proxy;
 use hookwell_tests::reader::Reader;
-use hookwell_tests::sender::{Sender, post};
+use hookwell_tests::sender::{Sender, post, until_accepted};
 use hookwell_tests::stage::{Binaries, Settings, Stage};
 use hookwell_tests::wait;
 
@@ -117,7 +117,10 @@ impl Theatre {
         let mut crew = Crew::muster(&self.stage)?;
         for order in orders {
             let (struck, accepted) = self.load_and_break(order, &mut crew)?;
-            self.rest(&mut crew, &accepted)?;
+            if let Err(error) = self.rest(&mut crew, &accepted) {
+                crew.note_metrics();
+                return Err(error);
+            }
             let recovered = evidence::recoveries(&self.stage, &self.ledger, &struck)?;
             let verdict = self.auditor.judge(&self.ledger)?;
             let gave_up = std::mem::take(&mut crew.gave_up);
@@ -164,7 +167,7 @@ impl Theatre {
         crew.until_ready()?;
         self.until_settled(crew)?;
         crew.replace_processors()?;
-        let ids = crew.metric("hookwell_processor_state_ids")?;
+        let ids = wait::until("every partition to be restored", || crew.sums(["state_ids"]))?[0];
         evidence::write_rest(self.ledger.folder(), ids)?;
         self.send_copies(accepted)?;
         self.until_settled(crew)
@@ -173,10 +176,8 @@ impl Theatre {
     fn until_settled(&self, crew: &Crew<'_>) -> Result<()> {
         self.stage.until_caught_up()?;
         wait::until("everything to be settled", || {
-            let open = ["lag_records", "open_deliveries", "oldest_unsettled_timestamp_seconds"];
-            let sums = open.map(|name| crew.metric(&format!("hookwell_processor_{name}")));
-            let is_idle = sums.into_iter().collect::<Result<Vec<_>>>()?.iter().all(|sum| *sum == 0.0);
-            Ok(is_idle.then_some(()))
+            let sums = crew.sums(["lag_records", "open_deliveries", "oldest_unsettled_timestamp_seconds"])?;
+            Ok(sums.filter(|sums| sums.iter().all(|sum| *sum == 0.0)).map(drop))
         })
     }
 
@@ -185,11 +186,13 @@ impl Theatre {
         for (source, id) in accepted.iter().step_by(accepted.len() / 200 + 1) {
             let sender = Sender::ALL.into_iter().find(|sender| sender.name() == source);
             let signed = sender.context("an event of nobody was accepted")?.event(id);
-            let sent = self.clock.now().wall.as_millis();
-            let (status, text) = post(self.stage.port, &signed)?;
-            let answered = self.clock.now().wall.as_millis();
-            self.ledger.answered(&ledger::answer(&signed, sent, Some(answered), status));
-            ensure!(status == 200, "a copy was not accepted: {status} {text}");
+            until_accepted(|| {
+                let sent = self.clock.now().wall.as_millis();
+                let (status, text) = post(self.stage.port, &signed)?;
+                let answered = self.clock.now().wall.as_millis();
+                self.ledger.answered(&ledger::answer(&signed, sent, Some(answered), status));
+                Ok((status, text))
+            })?;
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ use crate::lane::ledger::Offset;
 use crate::lane::output::outputs;
 use crate::replay::letter::DeadLetter;
 use crate::replay::standing::{Action as Replaying, Standing, action};
-use crate::state::{Acceptance, Claim, DeliveryState, Status, accept};
+use crate::state::{Acceptance, Claim, DeliveryState, END_KEY, Status, accept};
 
 const PREFIX: &str = "webhooks";
 
@@ -80,6 +80,10 @@ enum Guard {
     EpochOfCompletions,
     /// What has a dead letter is written again before it expires.
     Refresh,
+    /// No transaction begins before the last one is decided.
+    Proof,
+    /// A transaction whose marker is missing is ended as it was decided, not just aborted.
+    EndedAsDecided,
 }
 
 /// What a model is about: a few events, and how much may go wrong.
@@ -151,6 +155,8 @@ enum Step {
     /// What was under way arrives.
     RecordArrives,
     CommitArrives,
+    /// A partition loses its leader, and misses the next marker.
+    LeaderLost(kafka::Spot),
     /// The group gives the partition to this process.
     Assign(usize),
     Die(usize),
@@ -160,6 +166,8 @@ enum Step {
     HandBack(usize),
     Peek(usize),
     Fence(usize),
+    /// Ends what hangs on one log.
+    Mend(usize),
     Restore(usize),
     Resume(usize),
     Fetch(usize, Stream),
@@ -173,6 +181,8 @@ enum Step {
     AskToCommit(usize),
     HearCommit(usize),
     GiveUp(usize),
+    /// The last transaction is not decided, and will not be: the lane takes over anew.
+    Undecided(usize),
 }
 
 impl Answer {
@@ -288,6 +298,8 @@ impl Model {
         when(world.kafka.has_open(newest) && self.may(world, Fault::TimedOut), Step::TransactionTimesOut);
         when(world.kafka.is_any_flying(), Step::RecordArrives);
         when(world.kafka.is_any_asked_to_commit(), Step::CommitArrives);
+        let spots = world.kafka.spots().into_iter().filter(|_| self.may(world, Fault::NoMarker));
+        steps.extend(spots.map(Step::LeaderLost));
     }
 
     fn actions_of(&self, world: &World, p: usize, steps: &mut Vec<Step>) {
@@ -322,7 +334,10 @@ impl Model {
                 when(may_fence && is_first && (!peeks || process.early.is_some()), Step::Fence(p));
                 when(self.may_restore(world, p), Step::Restore(p));
             }
-            Phase::Steadying(..) => when(self.may_restore(world, p), Step::Restore(p)),
+            Phase::Steadying(..) => {
+                when(self.may_mend(world, p), Step::Mend(p));
+                when(self.may_restore(world, p), Step::Restore(p));
+            }
             Phase::Restored(None, ..) => when(may_fence, Step::Fence(p)),
             Phase::Restored(Some(_), ..) => when(process.ours, Step::Resume(p)),
             Phase::Active(active) => self.actions_at_work(world, p, active, steps),
@@ -338,12 +353,15 @@ impl Model {
         let now = world.now();
         when(is_free && active.window.next_due().is_some_and(|due| due <= now.mono), Step::Wake(p));
         when(self.must_sweep(world, p), Step::Sweep(p));
+        if is_free && !self.is_proven(world, active) {
+            return when(true, Step::Undecided(p));
+        }
         match &active.commit {
             Committing::Not => {
                 let has_something = active.window.pending().0 > 0;
                 when(has_something, Step::Write(p, Sending::Well));
-                let is_forgotten =
-                    world.has_spent(Fault::Forgotten) > 0 && world.kafka.offsets.len() < STREAMS.len();
+                let is_forgotten = world.kafka.has_pending_offsets()
+                    || world.has_spent(Fault::Forgotten) > 0 && world.kafka.offsets.len() < STREAMS.len();
                 when(!has_something && is_forgotten, Step::TellAll(p));
                 self.actions_of_sending(world, p, &active.window, steps);
                 let mut when = |is_possible: bool, step| steps.extend(is_possible.then_some(step));
@@ -414,6 +432,10 @@ impl Model {
             }
             Step::RecordArrives => world.kafka.land(),
             Step::CommitArrives => world.kafka.obey(),
+            Step::LeaderLost(spot) => {
+                world.kafka.behead(spot);
+                spend(world, Fault::NoMarker);
+            }
             Step::Assign(_)
             | Step::Die(_)
             | Step::Start(_)
@@ -422,6 +444,7 @@ impl Model {
             | Step::HandBack(_)
             | Step::Peek(_)
             | Step::Fence(_)
+            | Step::Mend(_)
             | Step::Restore(_)
             | Step::Resume(_)
             | Step::Fetch(..)
@@ -434,7 +457,8 @@ impl Model {
             | Step::SendOffsets(_)
             | Step::AskToCommit(_)
             | Step::HearCommit(_)
-            | Step::GiveUp(_) => unreachable!("{step:?} is a process's"),
+            | Step::GiveUp(_)
+            | Step::Undecided(_) => unreachable!("{step:?} is a process's"),
         }
     }
 
@@ -501,6 +525,7 @@ impl Model {
             }
             Step::Peek(p) => self.peek(world, p),
             Step::Fence(p) => self.fence(world, p),
+            Step::Mend(p) => self.mend(world, p),
             Step::Restore(p) => self.restore(world, p),
             Step::Resume(p) => self.resume(world, p),
             Step::Fetch(p, stream) => {
@@ -533,6 +558,7 @@ impl Model {
                 }
                 self.give_up(world, p);
             }
+            Step::Undecided(p) => self.lose(world, p),
             Step::Send
             | Step::FallDue
             | Step::DaysPass
@@ -542,7 +568,8 @@ impl Model {
             | Step::OffsetsForgotten
             | Step::TransactionTimesOut
             | Step::RecordArrives
-            | Step::CommitArrives => self.step_of_others(world, step),
+            | Step::CommitArrives
+            | Step::LeaderLost(_) => self.step_of_others(world, step),
         }
     }
 }
@@ -562,7 +589,7 @@ impl search::Model for Model {
 
     fn initial(&self) -> World {
         let mut world = World {
-            kafka: Kafka::new(!self.lifts(Guard::ProducerEpoch)),
+            kafka: Kafka::new(!self.lifts(Guard::ProducerEpoch), self.scope.allows(Fault::NoMarker) > 0),
             processes: (0..self.scope.processes).map(|_| Process::new(true)).collect(),
             clock: 0,
             sent: 0,

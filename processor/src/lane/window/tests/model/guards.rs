@@ -199,3 +199,20 @@ fn where_states_of_the_dead_are_not_written_again_a_replay_run_twice_is_handled_
     let (what, _) = broken_without(&[Guard::Refresh], days);
     assert_eq!(what, "one owner makes a call twice, and has not died in between");
 }
+
+#[test]
+fn where_a_transaction_begins_before_the_last_is_decided_its_abort_takes_the_last_one_back() {
+    let hanging = Scope {
+        events: vec![("1", "push"), ("2", "push")],
+        ..scope("a marker is left out", &[(Fault::NoMarker, 1), (Fault::Crash, 1)])
+    };
+    let (what, _) = broken_without(&[Guard::Proof], hanging);
+    assert_eq!(what, "an offset is committed beyond a record that is not settled");
+}
+
+#[test]
+fn where_what_hangs_is_aborted_whatever_was_decided_it_is_lost() {
+    let hanging = scope("a marker is left out", &[(Fault::NoMarker, 1)]);
+    let (what, _) = broken_without(&[Guard::EndedAsDecided], hanging);
+    assert_eq!(what, "an offset is committed beyond a record that is not settled");
+}

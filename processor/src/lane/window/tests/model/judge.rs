@@ -77,7 +77,7 @@ impl Model {
             .or_else(|| generations(&world.kafka))
     }
 
-    /// All that was sent has ended, and the group has read everything.
+    /// All that was sent has ended, the group has read everything, and nothing hangs.
     pub(super) fn is_rest(&self, world: &World) -> bool {
         let is_read = |stream| {
             let next = world.kafka.offsets.get(stream).copied().unwrap_or_default();
@@ -89,7 +89,9 @@ impl Model {
             Some(Status::Retrying { .. }) | None => false,
         };
         let owed = world.kafka.owed(Log::Events);
-        STREAMS.iter().all(is_read) && owed.flat_map(|(_, keys, ..)| keys).all(has_ended)
+        !world.kafka.hangs()
+            && STREAMS.iter().all(is_read)
+            && owed.flat_map(|(_, keys, ..)| keys).all(has_ended)
     }
 }
 

@@ -1,10 +1,12 @@
 //! The Kafka of one partition number: logs with transactions that are open, committed or aborted,
 //! committed offsets, epochs of producers, and the generation of the group. What the documents of
 //! Kafka promise is modelled, and nothing kinder: requests and records may be under way for as long
-//! as they like, and arrive, or not, when nobody waits for them any more.
+//! as they like, and arrive, or not, when nobody waits for them any more. One thing is worse than
+//! the documents say, and measured: a partition without a leader gets no marker
+//! (`docs/adr/0016-a-kafka-that-forgets-a-marker.md`).
 
-use std::collections::BTreeMap;
 use std::collections::hash_map::DefaultHasher;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -113,16 +115,37 @@ impl Hash for Record {
 pub(super) enum Slot {
     /// A record of a transaction that has not ended.
     Open(Writer, Arc<Record>),
+    /// A record of a lane's transaction that has ended, and whose marker Kafka has forgotten.
+    Hanging(Arc<Record>, Ended),
     /// A record that everybody sees.
     Visible(Arc<Record>),
     /// A marker, or a record that was aborted: nobody is shown either.
     Gone,
 }
 
+/// Tells a lane's transactions apart: they are counted.
+pub(super) type Name = u32;
+
+/// How a transaction was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Ended {
+    pub(super) name: Name,
+    pub(super) is_committed: bool,
+}
+
+/// Where a transaction gets a marker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Spot {
+    Log(Log),
+    Offsets,
+}
+
 /// A transaction that has not ended.
 #[derive(Clone, Debug, Hash)]
 struct Open {
     writer: Writer,
+    name: Name,
+    wrote: BTreeSet<Log>,
     offsets: BTreeMap<Stream, i64>,
 }
 
@@ -131,6 +154,16 @@ pub(super) struct Kafka {
     logs: [Arc<Vec<Slot>>; 5],
     /// Committed offsets of the group; none where they were never committed, or forgotten.
     pub(super) offsets: BTreeMap<Stream, i64>,
+    /// Offsets of a transaction that has ended, and whose marker Kafka has forgotten.
+    pending: Option<BTreeMap<Stream, i64>>,
+    /// What has no leader, and misses the next marker.
+    headless: Option<Spot>,
+    /// How many transactions have begun, where names are kept: nobody asks for them where no marker
+    /// is forgotten.
+    begun: Option<Name>,
+    /// The transaction that committed last on each log, and the one that lies beside the offsets.
+    names: BTreeMap<Log, Name>,
+    name_beside_offsets: Option<Name>,
     open: Vec<Open>,
     /// The newest producer of the lane's transactional id: all earlier ones are fenced.
     pub(super) epoch: Writer,
@@ -148,10 +181,15 @@ pub(super) struct Kafka {
 }
 
 impl Kafka {
-    pub(super) fn new(has_fence: bool) -> Self {
+    pub(super) fn new(has_fence: bool, keeps_names: bool) -> Self {
         Self {
             logs: Default::default(),
             offsets: BTreeMap::new(),
+            pending: None,
+            headless: None,
+            begun: keeps_names.then_some(0),
+            names: BTreeMap::new(),
+            name_beside_offsets: None,
             open: Vec::new(),
             epoch: Writer(0),
             has_fence,
@@ -178,16 +216,69 @@ impl Kafka {
 
     /// Up to where a reader of committed records reads.
     pub(super) fn last_stable(&self, log: Log) -> i64 {
-        let first = self.log(log).iter().position(|slot| matches!(slot, Slot::Open(..)));
+        let is_undecided = |slot: &Slot| matches!(slot, Slot::Open(..) | Slot::Hanging(..));
+        let first = self.log(log).iter().position(is_undecided);
         first.map_or_else(|| self.end(log), offset)
     }
 
     /// What is committed, whoever may see it yet.
     pub(super) fn visible(&self, log: Log) -> impl DoubleEndedIterator<Item = (i64, &Arc<Record>)> {
         self.log(log).iter().enumerate().filter_map(|(at, slot)| match slot {
-            Slot::Visible(record) => Some((offset(at), record)),
-            Slot::Open(..) | Slot::Gone => None,
+            Slot::Visible(record) | Slot::Hanging(record, Ended { is_committed: true, .. }) => {
+                Some((offset(at), record))
+            }
+            Slot::Open(..) | Slot::Hanging(..) | Slot::Gone => None,
         })
+    }
+
+    /// Whether what lies at `at` is decided, as far as readers can see.
+    pub(super) fn is_decided(&self, log: Log, at: i64) -> bool {
+        at < self.last_stable(log)
+    }
+
+    /// The last transaction of a lane whose marker `log` misses.
+    pub(super) fn hanging(&self, log: Log) -> Option<Ended> {
+        let ended = |slot: &Slot| match slot {
+            Slot::Hanging(_, ended) => Some(*ended),
+            Slot::Open(..) | Slot::Visible(_) | Slot::Gone => None,
+        };
+        self.log(log).iter().rev().find_map(ended)
+    }
+
+    /// Whether a marker is missing anywhere.
+    pub(super) fn hangs(&self) -> bool {
+        self.hanging_log().is_some() || self.pending.is_some()
+    }
+
+    /// A log that misses a marker.
+    pub(super) fn hanging_log(&self) -> Option<Log> {
+        Log::ALL.into_iter().find(|log| self.hanging(*log).is_some())
+    }
+
+    /// Whether committed offsets cannot be read, for some are undecided.
+    pub(super) fn has_pending_offsets(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Where the newest lane's open transaction would get a marker.
+    pub(super) fn spots(&self) -> Vec<Spot> {
+        let open = self.open.iter().find(|open| open.writer == self.epoch && open.writer != STRANGER);
+        let Some(open) = open.filter(|_| self.headless.is_none()) else { return Vec::new() };
+        let offsets = (!open.offsets.is_empty()).then_some(Spot::Offsets);
+        open.wrote.iter().copied().map(Spot::Log).chain(offsets).collect()
+    }
+
+    /// `spot` loses its leader until the next marker has passed it by.
+    pub(super) fn behead(&mut self, spot: Spot) {
+        self.headless = Some(spot);
+    }
+
+    fn passes_by(&mut self, spot: Spot, writer: Writer) -> bool {
+        let is_missed = writer != STRANGER && self.headless == Some(spot);
+        if is_missed {
+            self.headless = None;
+        }
+        is_missed
     }
 
     /// The next record from `from` on that a reader of committed records is shown.
@@ -222,14 +313,48 @@ impl Kafka {
     }
 
     pub(super) fn begin(&mut self, writer: Writer) {
+        self.begun = self.begun.map(|begun| begun + 1);
+        self.begin_as(writer, self.begun.unwrap_or_default());
+    }
+
+    fn begin_as(&mut self, writer: Writer, name: Name) {
         if !self.has_open(writer) {
-            self.open.push(Open { writer, offsets: BTreeMap::new() });
+            self.open.push(Open { writer, name, wrote: BTreeSet::new(), offsets: BTreeMap::new() });
             self.open.sort_by_key(|open| open.writer);
         }
     }
 
     pub(super) fn write(&mut self, writer: Writer, log: Log, record: Arc<Record>) {
-        self.log_mut(log).push(Slot::Open(writer, record));
+        if let Some(open) = self.open.iter_mut().find(|open| open.writer == writer) {
+            open.wrote.insert(log);
+            self.log_mut(log).push(Slot::Open(writer, record));
+        }
+    }
+
+    /// `mend.rs`: ends what hangs on `log` with a transaction that holds an end record, committed if
+    /// its name can be seen anywhere. Offsets that are undecided are dropped, for nobody can read what
+    /// lies beside them.
+    pub(super) fn mend(&mut self, writer: Writer, log: Log, end: Arc<Record>, is_committed: Option<bool>) {
+        let Some(hanging) = self.hanging(log) else { return };
+        self.drop_pending_offsets(writer);
+        let is_seen = is_committed.unwrap_or_else(|| self.sees(hanging.name));
+        self.begin_as(writer, hanging.name);
+        self.write(writer, log, end);
+        self.end_open(writer, is_seen);
+    }
+
+    fn sees(&self, name: Name) -> bool {
+        let decided = self.names.iter().filter(|(log, _)| self.last_stable(**log) == self.end(**log));
+        decided.map(|(_, name)| *name).chain(self.name_beside_offsets).any(|seen| seen == name)
+    }
+
+    /// `mend.rs`, `mend_offsets`: a transaction that sends offsets is aborted.
+    pub(super) fn drop_pending_offsets(&mut self, writer: Writer) {
+        if self.has_pending_offsets() {
+            self.begin(writer);
+            self.send_offsets(writer, &[(Stream::Events, 0)]);
+            self.end_open(writer, false);
+        }
     }
 
     /// A record is under way, and nobody knows when it arrives.
@@ -259,9 +384,13 @@ impl Kafka {
         }
     }
 
-    /// The last offset that `writer` has written on `log` in its open transaction.
-    pub(super) fn last_of(&self, writer: Writer, log: Log) -> Option<i64> {
-        self.log(log).iter().rposition(|slot| matches!(slot, Slot::Open(of, _) if *of == writer)).map(offset)
+    /// The last offset on each log that `writer` has written in its open transaction.
+    pub(super) fn written(&self, writer: Writer) -> Vec<(Log, i64)> {
+        let last = |log: Log| {
+            let is_its = |slot: &Slot| matches!(slot, Slot::Open(of, _) if *of == writer);
+            Some((log, offset(self.log(log).iter().rposition(is_its)?)))
+        };
+        Log::ALL.into_iter().filter_map(last).collect()
     }
 
     /// Somebody asks for `writer`'s transaction to be committed.
@@ -290,10 +419,8 @@ impl Kafka {
     /// The oldest request to commit arrives.
     pub(super) fn obey(&mut self) {
         let writer = self.ends.remove(0);
-        if let Some(at) = self.open.iter().position(|open| open.writer == writer) {
-            let open = self.open.remove(at);
-            self.offsets.extend(open.offsets);
-            self.close(writer, |record| Slot::Visible(Arc::clone(record)));
+        if self.has_open(writer) {
+            self.end_open(writer, true);
             self.answers.push(writer);
             self.answers.sort_unstable();
         }
@@ -309,27 +436,47 @@ impl Kafka {
     /// The same while requests and records may still be under way: librdkafka has no epochs of
     /// transactions, and so they arrive in the next transaction of the same producer.
     pub(super) fn abort_blindly(&mut self, writer: Writer) {
-        if let Some(at) = self.open.iter().position(|open| open.writer == writer) {
-            self.open.remove(at);
-            self.close(writer, |_| Slot::Gone);
-        }
+        self.end_open(writer, false);
     }
 
-    /// Each log on which `writer` wrote gets a marker.
-    fn close(&mut self, writer: Writer, becomes: impl Fn(&Arc<Record>) -> Slot) {
-        for log in Log::ALL {
-            if self.last_of(writer, log).is_none() {
-                continue;
-            }
+    /// Each log on which `writer` wrote gets a marker, and so do the offsets. It closes whatever an
+    /// earlier transaction of the lane has left open there.
+    fn end_open(&mut self, writer: Writer, is_committed: bool) {
+        let Some(at) = self.open.iter().position(|open| open.writer == writer) else { return };
+        let Open { name, wrote, offsets, .. } = self.open.remove(at);
+        let ended = Ended { name, is_committed };
+        for log in wrote {
+            let is_missed = self.passes_by(Spot::Log(log), writer);
             let slots = self.log_mut(log);
             for slot in slots.iter_mut() {
-                if let Slot::Open(of, record) = slot
-                    && *of == writer
-                {
-                    *slot = becomes(record);
-                }
+                let record = match slot {
+                    Slot::Open(of, record) if *of == writer => Arc::clone(record),
+                    Slot::Hanging(record, _) if !is_missed && writer != STRANGER => Arc::clone(record),
+                    Slot::Open(..) | Slot::Hanging(..) | Slot::Visible(_) | Slot::Gone => continue,
+                };
+                *slot = match (is_missed, is_committed) {
+                    (true, _) => Slot::Hanging(record, ended),
+                    (false, true) => Slot::Visible(record),
+                    (false, false) => Slot::Gone,
+                };
             }
-            slots.push(Slot::Gone);
+            if !is_missed {
+                slots.push(Slot::Gone);
+            }
+            if !is_missed && is_committed && self.begun.is_some() {
+                self.names.insert(log, name);
+            }
+        }
+        if offsets.is_empty() {
+            return;
+        }
+        let mut undecided = self.pending.take().unwrap_or_default();
+        undecided.extend(offsets);
+        if self.passes_by(Spot::Offsets, writer) {
+            self.pending = Some(undecided);
+        } else if is_committed {
+            self.offsets.extend(undecided);
+            self.name_beside_offsets = self.begun.map(|_| name);
         }
     }
 

@@ -8,6 +8,7 @@
 //! | [`Model::abandon`] | `host.rs`, `Lane::abandon` |
 //! | [`Model::hand_back`] | `host.rs`, `Lane::let_go`; `active.rs`, `hand_back`, with all committed |
 //! | [`Model::fence`] | `take_over.rs`, `Steadying::begin`: `init_transactions`, then the true end |
+//! | [`Model::mend`] | `take_over.rs`, `is_steady`; `mend.rs`, `mend`, one topic after the other |
 //! | [`Model::restore`] | `take_over.rs`, `is_steady`, `Steadying::restore`, `Restoring::take` |
 //! | [`Model::resume`] | `take_over.rs`, `Restoring::finish`; `host.rs`, `go_to_work` |
 //! | [`Model::fetch`], [`Model::take`] | `poll.rs` and `follow.rs`; `host.rs`, `take_in`; `Active::arrive` |
@@ -19,6 +20,7 @@
 //! | [`Model::send_offsets`] | `transaction.rs`, `send_offsets_to_transaction` |
 //! | [`Model::ask`] | `transaction.rs`, `await_reports`, then `commit_transaction` is sent |
 //! | [`Model::hear_commit`] | `active.rs`, `commit_again`, `Ok` |
+//! | [`Model::is_proven`] | `active.rs`, `is_proven`; `proof.rs` |
 //! | [`Model::give_up`] | `CommitError::ProducerLost`; `host.rs`, `work`, `Err` |
 //! | [`Model::put_off`] | `CommitError::Aborted`; `active.rs`, `unsent` |
 
@@ -27,11 +29,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kafka::{Log, Record, STREAMS, Says, Slot, Writer};
-use super::world::{Active, Committing, Fault, Phase, Remembered, Running, World};
+use super::world::{Active, Committing, Fault, Phase, Remembered, Running, Unproven, World};
 use super::{
-    Acceptance, Answer, Arrival, Beginning, Claim, Commit, Completion, EXPIRY, Frontier, Guard, LedgerError,
-    Model, Offset, OutputTopic, PREFIX, Place, Recollection, Sending, StateTable, Stream, Tier, Window,
-    accept, all_outputs, without_due, written,
+    Acceptance, Answer, Arrival, Beginning, Claim, Commit, Completion, END_KEY, EXPIRY, Frontier, Guard,
+    LedgerError, Model, Offset, OutputTopic, PREFIX, Place, RawRecord, Recollection, Sending, StateTable,
+    Stream, Window, accept, all_outputs, without_due, written,
 };
 use crate::delivery::Delivery;
 use crate::lane::output::Output;
@@ -80,7 +82,8 @@ impl Model {
         let process = &mut world.processes[p];
         if let Phase::Active(active) = std::mem::replace(&mut process.phase, Phase::Away) {
             let next_offset = active.state_end;
-            let table = Arc::unwrap_or_clone(active.window).into_table();
+            let is_proven = active.unproven.is_none();
+            let table = Arc::unwrap_or_clone(active.window).into_table().filter(|_| is_proven);
             process.remembered = table.map(|table| Remembered { table: Arc::new(table), next_offset, since });
         }
         process.ours = false;
@@ -111,10 +114,30 @@ impl Model {
         };
     }
 
+    /// Whether a transaction that hangs is to be ended.
+    pub(super) fn may_mend(&self, world: &World, p: usize) -> bool {
+        let is_steadying = matches!(world.processes[p].phase, Phase::Steadying(..));
+        is_steadying && world.kafka.hanging_log().is_some() && !self.lifts(Guard::TrueEnd)
+    }
+
+    pub(super) fn mend(&self, world: &mut World, p: usize) {
+        let Phase::Steadying(writer, _) = world.processes[p].phase else { return };
+        let Some(log) = world.kafka.hanging_log() else { return };
+        if world.kafka.is_fenced(writer) {
+            return self.lose(world, p);
+        }
+        let end = RawRecord::copy(Some(END_KEY), b"", std::iter::empty());
+        let end = Record::state(end, world.now().wall, false);
+        let is_committed = self.lifts(Guard::EndedAsDecided).then_some(false);
+        world.kafka.mend(writer, log, end, is_committed);
+    }
+
     pub(super) fn may_restore(&self, world: &World, p: usize) -> bool {
         match &world.processes[p].phase {
             Phase::Steadying(_, end) => {
-                *end <= world.kafka.last_stable(Log::State) || self.lifts(Guard::TrueEnd)
+                let is_steady =
+                    *end <= world.kafka.last_stable(Log::State) && world.kafka.hanging_log().is_none();
+                is_steady || self.lifts(Guard::TrueEnd)
             }
             Phase::Waiting => self.lifts(Guard::FenceBeforeRestore) && world.processes[p].ours,
             Phase::Away | Phase::Restored(..) | Phase::Active(_) => false,
@@ -163,6 +186,12 @@ impl Model {
         let Phase::Restored(Some(writer), table, state_end) = world.processes[p].phase.clone() else {
             return;
         };
+        if world.kafka.has_pending_offsets() {
+            if !world.kafka.is_fenced(writer) {
+                world.kafka.drop_pending_offsets(writer);
+            }
+            return self.lose(world, p);
+        }
         let mut frontiers = BTreeMap::new();
         let mut markers = Vec::new();
         for stream in STREAMS {
@@ -194,6 +223,7 @@ impl Model {
             state_end,
             read,
             commit: Committing::Not,
+            unproven: None,
             aborted: 0,
             beside: Vec::new(),
         });
@@ -205,7 +235,9 @@ impl Model {
         let kept = EXPIRY.dedupe_window;
         let log = world.kafka.log(Log::of(stream));
         let is_kept = |slot: &Slot| match slot {
-            Slot::Open(_, record) | Slot::Visible(record) => world.now().wall < record.at.plus(kept),
+            Slot::Open(_, record) | Slot::Hanging(record, _) | Slot::Visible(record) => {
+                world.now().wall < record.at.plus(kept)
+            }
             Slot::Gone => false,
         };
         log.iter().position(is_kept).map_or_else(|| world.kafka.end(Log::of(stream)), super::kafka::offset)
@@ -350,6 +382,7 @@ impl Model {
             }
         };
         let Some(mut commit) = commit else { return };
+        active.unproven = None;
         let writer = active.writer;
         if self.lifts(Guard::Frontier) {
             let offsets = active.read.iter().map(|(stream, next)| (*stream, Frontier(*next)));
@@ -410,28 +443,44 @@ impl Model {
         if world.kafka.is_fenced(writer) || !world.kafka.has_open(writer) {
             return self.lose(world, p);
         }
-        let tiers = [Tier(1), Tier(2)].into_iter();
-        let retries =
-            tiers.filter_map(|tier| Some((tier, world.kafka.last_of(writer, Log::Retry(tier))?))).collect();
-        active.commit = Committing::Asked(commit, retries, world.kafka.last_of(writer, Log::State));
+        active.commit = Committing::Asked(commit, world.kafka.written(writer));
         world.kafka.ask_to_commit(writer);
     }
 
     /// Kafka has answered that the transaction is committed.
     pub(super) fn hear_commit(&self, world: &mut World, p: usize) {
         let Some(active) = world.processes[p].active_mut() else { return };
-        let Committing::Asked(commit, retries, state) =
-            std::mem::replace(&mut active.commit, Committing::Not)
+        let Committing::Asked(commit, written) = std::mem::replace(&mut active.commit, Committing::Not)
         else {
             return;
         };
-        let marker =
-            |(tier, last): &(Tier, i64)| Place { stream: Stream::Retry(*tier), offset: Offset(last + 1) };
-        let markers: Vec<_> = retries.iter().map(marker).collect();
+        let marker = |(log, last): &(Log, i64)| match log {
+            Log::Retry(tier) => Some(Place { stream: Stream::Retry(*tier), offset: Offset(last + 1) }),
+            Log::Events | Log::Dead | Log::State => None,
+        };
+        let markers: Vec<_> = written.iter().filter_map(marker).collect();
         Arc::make_mut(&mut active.window).committed(&commit, &markers);
         world.kafka.end_answer(active.writer);
-        active.state_end = state.map_or(active.state_end, |last| active.state_end.max(last + 2));
+        if let Some((_, last)) = written.iter().find(|(log, _)| *log == Log::State) {
+            active.state_end = active.state_end.max(last + 2);
+        }
         active.aborted = 0;
+        self.prove(world, p, Unproven { commit: Some(commit), written });
+    }
+
+    /// The last transaction has ended. Where all markers are there, that is seen at once.
+    fn prove(&self, world: &mut World, p: usize, unproven: Unproven) {
+        let Some(active) = world.processes[p].active_mut() else { return };
+        let is_hidden = |(log, last): &(Log, i64)| !world.kafka.is_decided(*log, *last);
+        active.unproven = Some(unproven).filter(|unproven| unproven.written.iter().any(is_hidden));
+    }
+
+    /// Whether another transaction may begin: the last one is decided, or a stranger keeps that from
+    /// being seen.
+    pub(super) fn is_proven(&self, world: &World, active: &Active) -> bool {
+        let hangs = |(log, _): &(Log, i64)| world.kafka.hanging(*log).is_some();
+        let is_decided = |unproven: &Unproven| !unproven.written.iter().any(hangs);
+        active.unproven.as_ref().is_none_or(is_decided) || self.lifts(Guard::Proof)
     }
 
     /// Nobody answered, whether a record arrived or whether the commit counts.
@@ -460,7 +509,9 @@ impl Model {
         if let Some(commit) = active.commit.commit().cloned() {
             active.commit = Committing::Unsent(commit);
         }
+        let written = world.kafka.written(active.writer);
         world.kafka.abort(active.writer);
+        self.prove(world, p, Unproven { commit: None, written });
     }
 
     /// The producer is lost: the lane takes over anew, and remembers what its calls came to.
@@ -516,7 +567,9 @@ impl Model {
 pub(super) const DAY: Duration = Duration::from_secs(86_400);
 
 fn into_recollection(active: Active) -> Recollection {
-    let lost = active.commit.commit().map(|commit| Commit::clone(commit));
+    let undecided = active.unproven.as_ref().and_then(|unproven| unproven.commit.as_ref());
+    let lost: Vec<_> =
+        active.commit.commit().into_iter().chain(undecided).map(|commit| Commit::clone(commit)).collect();
     Arc::unwrap_or_clone(active.window).into_recollection(lost)
 }
 

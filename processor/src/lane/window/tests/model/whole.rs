@@ -191,3 +191,34 @@ fn two_members_and_more_that_goes_wrong() {
         ..Scope::new("two members, three faults")
     });
 }
+
+const MARKERS: [(Fault, u8); 5] = [
+    (Fault::NoMarker, 2),
+    (Fault::Crash, 1),
+    (Fault::Unanswered, 1),
+    (Fault::Refused, 1),
+    (Fault::TimedOut, 1),
+];
+
+#[test]
+fn markers_are_left_out_anywhere() {
+    clean(Scope {
+        answers: EVERY_ANSWER.to_vec(),
+        faults: MARKERS.to_vec(),
+        at_most: sized(2, 3),
+        ..Scope::new("markers are left out")
+    });
+}
+
+#[test]
+fn a_marker_is_left_out_while_others_come_and_go() {
+    clean(Scope {
+        events: sized(vec![("1", "push")], vec![("1", "push"), ("2", "push")]),
+        processes: 2,
+        max_attempts: 1,
+        answers: vec![Answer::Well, Answer::Permanent],
+        faults: [&[(Fault::NoMarker, 1)], &OF_TWO[..]].concat(),
+        at_most: 2,
+        ..Scope::new("two members, a marker is left out")
+    });
+}

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use super::kafka::{Kafka, Writer};
+use super::kafka::{Kafka, Log, Writer};
 use super::{
-    Claim, Commit, Now, Open, Recollection, StateKey, StateTable, Stream, Tier, Timestamp, Window, duration,
+    Claim, Commit, Now, Open, Recollection, StateKey, StateTable, Stream, Timestamp, Window, duration,
 };
 
 /// All there is at one moment.
@@ -51,6 +51,8 @@ pub(super) enum Fault {
     StaleFence,
     /// The coordinator aborts a transaction that takes too long.
     TimedOut,
+    /// Kafka leaves a transaction's marker out on a partition without a leader.
+    NoMarker,
     /// Three days pass.
     Days,
     /// The operator replays what is dead.
@@ -60,7 +62,7 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) const ALL: [Fault; 12] = [
+    pub(super) const ALL: [Fault; 13] = [
         Fault::Crash,
         Fault::Move,
         Fault::Unanswered,
@@ -70,6 +72,7 @@ impl Fault {
         Fault::Stranger,
         Fault::StaleFence,
         Fault::TimedOut,
+        Fault::NoMarker,
         Fault::Days,
         Fault::Replay,
         Fault::Forced,
@@ -136,6 +139,8 @@ pub(super) struct Active {
     /// Where the next record of each topic is read from.
     pub(super) read: BTreeMap<Stream, i64>,
     pub(super) commit: Committing,
+    /// See `active::Active`: the last transaction, where a marker of it is missing.
+    pub(super) unproven: Option<Unproven>,
     pub(super) aborted: u8,
     /// Deliveries that were called beside a copy of theirs, where that guard is lifted.
     pub(super) beside: Vec<Arc<Open>>,
@@ -152,9 +157,17 @@ pub(super) enum Committing {
     Written(Arc<Commit>),
     /// Its offsets as well.
     Filled(Arc<Commit>),
-    /// Its commit is asked for. Beside it where its last records lie on retry topics and on the
-    /// state topic.
-    Asked(Arc<Commit>, Vec<(Tier, i64)>, Option<i64>),
+    /// Its commit is asked for. Beside it where its last record on each log lies.
+    Asked(Arc<Commit>, Vec<(Log, i64)>),
+}
+
+/// See `proof::Unproven`.
+#[derive(Clone)]
+pub(super) struct Unproven {
+    /// What it held, if it was committed.
+    pub(super) commit: Option<Arc<Commit>>,
+    /// Where its last record on each log lies.
+    pub(super) written: Vec<(Log, i64)>,
 }
 
 impl Committing {
@@ -232,9 +245,16 @@ impl Active {
         print_window(&self.window, keys, hasher);
         self.beside.iter().for_each(|open| print_open(open, hasher));
         std::mem::discriminant(&self.commit).hash(hasher);
-        if let Some(commit) = self.commit.commit() {
+        let print_commit = |commit: &Arc<Commit>, hasher: &mut _| {
             (&commit.offsets, commit.birth).hash(hasher);
             print_batch(&commit.batch, hasher);
+        };
+        if let Some(commit) = self.commit.commit() {
+            print_commit(commit, hasher);
+        }
+        if let Some(Unproven { commit, written }) = &self.unproven {
+            written.hash(hasher);
+            commit.iter().for_each(|commit| print_commit(commit, hasher));
         }
     }
 }
