@@ -14,7 +14,7 @@ use crate::rejection::Rejection;
 use crate::verify::VerifiedRequest;
 use crate::verify::explain::{Step, Trace};
 use crate::verify::request::RequestHeaders;
-use crate::verify::value::{Found, Place, ValueRule, join};
+use crate::verify::value::{Found, Place, ValueRule, find, join};
 
 /// The most that the headers which are kept may weigh together, in bytes.
 pub const MAX_KEPT_HEADER_BYTES: usize = 32 * 1024;
@@ -124,12 +124,9 @@ fn refuse_repeated(
 
 fn value_at<'v>(verified: &VerifiedRequest<'v>, place: &Place, found: &Found<'_>) -> Option<Cow<'v, [u8]>> {
     let request = verified.request();
-    match place {
-        Place::Header(name) => request.headers.first(name).map(Cow::Borrowed),
-        Place::Field(name) => verified.source().recipe.field(request, name).map(Cow::Borrowed),
-        Place::Json(pointer) => found.get(pointer).map(|value| Cow::Owned(value.into_bytes())),
-        Place::BodyHash => None,
-    }
+    let Place::Field(name) = place else { return find(request, place, found) };
+    let recipe = verified.source().scheme.recipe()?;
+    recipe.field(request, name).map(Cow::Borrowed)
 }
 
 fn kept_headers(verified: &VerifiedRequest<'_>) -> Result<Vec<(ByteString, Bytes)>, Rejection> {

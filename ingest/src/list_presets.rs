@@ -12,12 +12,16 @@ use crate::verify::preset::{self, Preset};
 #[derive(Debug, Serialize)]
 struct Line<'p> {
     name: &'p str,
+    sender: &'p str,
+    scheme: &'p str,
     header: &'p str,
-    algorithm: &'p str,
-    content: &'p str,
+    content: Option<&'p str>,
     tolerance: Option<&'p str>,
     event_id: &'p str,
-    event_type: &'p str,
+    event_type: Option<&'p str>,
+    timeout: Option<&'p str>,
+    retries_for: Option<&'p str>,
+    vector: bool,
     documentation: &'p str,
 }
 
@@ -25,12 +29,16 @@ impl<'p> Line<'p> {
     fn of(name: &'p str, preset: &'p Preset) -> Self {
         Self {
             name,
-            header: &preset.header,
-            algorithm: &preset.algorithm,
-            content: &preset.content,
-            tolerance: preset.tolerance.as_deref(),
-            event_id: &preset.event_id,
-            event_type: &preset.event_type,
+            sender: &preset.sender,
+            scheme: &preset.scheme,
+            header: preset.header(),
+            content: preset.content(),
+            tolerance: preset.window(),
+            event_id: preset.event_id(),
+            event_type: preset.event_type.as_deref(),
+            timeout: preset.timeout.as_deref(),
+            retries_for: preset.retries_for.as_deref(),
+            vector: preset.vector,
             documentation: &preset.documentation,
         }
     }
@@ -47,24 +55,11 @@ pub fn list(output: Output) -> Result<(), Failure> {
         }
         Output::Text => {
             let mut table = Table::new();
-            table.load_style(NOTHING).set_header([
-                "NAME",
-                "HEADER",
-                "EVENT ID",
-                "EVENT TYPE",
-                "WINDOW",
-                "DOCUMENTATION",
-            ]);
+            table.load_style(NOTHING).set_header(["NAME", "SENDER", "PROVED BY", "WINDOW", "EVENT ID"]);
             for (name, preset) in preset::all() {
-                let window = preset.tolerance.as_deref().unwrap_or("-");
-                table.add_row([
-                    name.as_str(),
-                    &preset.header,
-                    &preset.event_id,
-                    &preset.event_type,
-                    window,
-                    &preset.documentation,
-                ]);
+                let proof = format!("{} in {}", preset.proof(), preset.header());
+                let window = preset.window().unwrap_or("-");
+                table.add_row([name, &*preset.sender, &proof, window, preset.event_id()]);
             }
             print(&table.to_string())
         }

@@ -9,10 +9,10 @@ use hookwell_common::config::{Config, Environment, EventIdMissing, Faults, Place
 use hookwell_common::event::Name;
 use ipnet::IpNet;
 
+use crate::verify::key::SigningKey;
 use crate::verify::preset::{self, Preset};
-use crate::verify::recipe::{Recipe, SigningKey};
-use crate::verify::value::{Pointers, ValueRule};
-use crate::verify::words::header_name;
+use crate::verify::scheme::Scheme;
+use crate::verify::value::{Pointers, ValueRule, header_name};
 
 /// A sender, ready to be verified.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Source {
     /// Its name.
     pub name: Name,
     /// How it signs.
-    pub recipe: Recipe,
+    pub scheme: Scheme,
     /// Its active secrets, in the order of the configuration.
     pub keys: Vec<SigningKey>,
     /// Who may send; empty: anybody.
@@ -54,14 +54,14 @@ impl Source {
     /// Resolves one source; `None` where `faults` says why.
     pub fn resolve(config: &SourceConfig, environment: &Environment, faults: &mut Faults) -> Option<Self> {
         let preset = resolve_preset(config, faults);
-        let recipe = resolve_recipe(config, preset, faults);
-        let keys = resolve_keys(config, recipe.as_ref(), environment, faults);
-        let public_url = resolve_url(config, recipe.as_ref(), faults);
+        let scheme = resolve_scheme(config, preset, faults);
+        let keys = resolve_keys(config, scheme.as_ref(), environment, faults);
+        let public_url = resolve_url(config, scheme.as_ref(), faults);
         let event_id = config.event_id.as_ref();
-        let default_id = preset.map_or("body-hash", |preset| preset.event_id.as_str());
+        let default_id = preset.and_then(|preset| preset.event_id.as_deref()).unwrap_or("body-hash");
         let event_id = resolve_rule(config, "event_id", event_id, Some(default_id), faults);
         let event_type = config.event_type.as_ref();
-        let default_type = preset.map(|preset| preset.event_type.as_str());
+        let default_type = preset.and_then(|preset| preset.event_type.as_deref());
         let event_type = resolve_rule(config, "event_type", event_type, default_type, faults);
         let keep_headers = resolve_kept(config, preset, faults);
         let places = event_id.iter().chain(&event_type).flat_map(ValueRule::places);
@@ -69,7 +69,7 @@ impl Source {
         let per_second = config.rate_limit.and_then(NonZeroU32::new);
         Some(Self {
             name: config.name.clone(),
-            recipe: recipe?,
+            scheme: scheme?,
             keys,
             allow_from: config.allow_from.clone(),
             public_url,
@@ -98,15 +98,15 @@ fn resolve_preset(config: &SourceConfig, faults: &mut Faults) -> Option<&'static
     found
 }
 
-fn resolve_recipe(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Faults) -> Option<Recipe> {
+fn resolve_scheme(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Faults) -> Option<Scheme> {
     match (&config.preset, &config.hmac) {
         (Some(named), Some(_)) => {
             let what = "stands beside [sources.hmac], and only one of the two can say how the sender signs; remove one";
             faults.add(&named.place, format!("{}.preset", config.path), what);
             None
         }
-        (Some(_), None) => preset.map(Recipe::of_preset),
-        (None, Some(hmac)) => Recipe::of_config(hmac, faults),
+        (Some(_), None) => preset.map(Scheme::of_preset),
+        (None, Some(hmac)) => Scheme::of_config(hmac, faults),
         (None, None) => {
             let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset or [sources.hmac]";
             faults.add(&config.place, config.path.clone(), what);
@@ -117,7 +117,7 @@ fn resolve_recipe(config: &SourceConfig, preset: Option<&Preset>, faults: &mut F
 
 fn resolve_keys(
     config: &SourceConfig,
-    recipe: Option<&Recipe>,
+    scheme: Option<&Scheme>,
     environment: &Environment,
     faults: &mut Faults,
 ) -> Vec<SigningKey> {
@@ -129,14 +129,18 @@ fn resolve_keys(
     for (index, material) in config.secrets.iter().enumerate() {
         let Some(secret) = material.resolve(environment, faults) else { continue };
         let label = material.id.clone().unwrap_or_else(|| index.to_string());
-        let Some(recipe) = recipe else { continue };
-        match recipe.key(label, secret.reveal()) {
+        let Some(scheme) = scheme else { continue };
+        if scheme.names_keys() && material.id.is_none() {
+            let what = "needs an id, for this sender names the key that it signed with; add id = \"…\" as it calls it";
+            faults.add(&material.place, material.key.clone(), what);
+        }
+        match scheme.key(label, material.id.clone(), secret.reveal()) {
             Some(key) => keys.push(key),
             None => {
                 let what = format!(
                     "{} does not hold a key as this sender shows it ({})",
                     material.origin,
-                    recipe.key_words()
+                    scheme.key_words()
                 );
                 faults.add(&material.place, material.key.clone(), what);
             }
@@ -145,7 +149,7 @@ fn resolve_keys(
     keys
 }
 
-fn resolve_url(config: &SourceConfig, recipe: Option<&Recipe>, faults: &mut Faults) -> String {
+fn resolve_url(config: &SourceConfig, scheme: Option<&Scheme>, faults: &mut Faults) -> String {
     match &config.public_url {
         Some(url) => {
             if url::Url::parse(&url.value).is_err() {
@@ -158,7 +162,7 @@ fn resolve_url(config: &SourceConfig, recipe: Option<&Recipe>, faults: &mut Faul
             url.value.clone()
         }
         None => {
-            if recipe.is_some_and(Recipe::covers_url) {
+            if scheme.is_some_and(Scheme::covers_url) {
                 let what =
                     "is missing, and this sender signs its URL; set it to the URL that the sender was given";
                 faults.add(&config.place, format!("{}.public_url", config.path), what);

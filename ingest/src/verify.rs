@@ -1,18 +1,21 @@
 //! UnverifiedRequest to VerifiedRequest: the door.
 
 pub mod content;
-pub mod ed25519;
+pub mod credential;
 pub mod explain;
+pub mod key;
 pub mod preset;
+pub mod public_key;
 pub mod recipe;
 pub mod request;
+pub mod scheme;
 pub mod sign;
 pub mod signature;
 pub mod value;
 pub(crate) mod words;
 
 use explain::{Step, Trace};
-use recipe::MatchedKey;
+use key::MatchedKey;
 use request::UnverifiedRequest;
 
 use crate::rejection::Rejection;
@@ -24,7 +27,7 @@ use crate::source::Source;
 ///
 /// ```compile_fail
 /// use hookwell_ingest::source::Source;
-/// use hookwell_ingest::verify::{VerifiedRequest, recipe::MatchedKey, request::UnverifiedRequest};
+/// use hookwell_ingest::verify::{VerifiedRequest, key::MatchedKey, request::UnverifiedRequest};
 ///
 /// fn forge<'r>(request: UnverifiedRequest<'r>, source: &'r Source) -> VerifiedRequest<'r> {
 ///     VerifiedRequest { request, source, key: MatchedKey(0) }
@@ -66,7 +69,7 @@ pub fn verify<'r>(
         }));
     }
     let url = source.signed_url(request.query);
-    let key = source.recipe.verify(&request, &url, &source.keys, trace)?;
+    let key = source.scheme.verify(&request, &url, &source.keys, trace)?;
     Ok(VerifiedRequest { request, source, key })
 }
 

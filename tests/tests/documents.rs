@@ -15,5 +15,6 @@ mod documents {
     mod metrics;
     mod readme;
     mod reliability;
+    mod senders;
     mod topics;
 }

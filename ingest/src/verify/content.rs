@@ -1,6 +1,9 @@
 //! What is signed: a template over the parts of a request.
 
+use std::borrow::Cow;
+
 use super::request::UnverifiedRequest;
+use super::value::Place;
 
 /// What a signature covers, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,24 +16,25 @@ pub enum Part {
     Literal(String),
     /// The body, byte for byte.
     Body,
-    /// The value of a header.
-    Header(String),
-    /// The value of another pair of the signature header.
-    Field(String),
+    /// What lies somewhere in the request.
+    Value(Place),
+    /// The same; nothing where it is not there.
+    Optional(Place),
     /// The URL that the sender was given.
     Url,
     /// The method, in upper case.
     Method,
+    /// The secret itself, where a hash is taken and no HMAC.
+    Secret,
 }
 
 /// A part that the request does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingPart<'c>(pub &'c Part);
+pub struct MissingPart<'c>(pub &'c Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str =
-        "text with {body}, {header:NAME}, {field:NAME}, {url} and {method} in it; it must cover {body}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {url} and {method} in it; it must cover {body}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -63,28 +67,42 @@ impl Content {
         self.0.contains(&Part::Url)
     }
 
+    /// Whether it holds the secret, which is for hashes only.
+    pub fn holds_secret(&self) -> bool {
+        self.0.contains(&Part::Secret)
+    }
+
     /// The parts, in order.
     pub fn parts(&self) -> &[Part] {
         &self.0
     }
 
-    /// Hands each signed piece of `request` to `take`; `field` finds pairs of the signature
-    /// header.
-    pub fn feed<'c>(
+    /// Every place that it looks at.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Value(place) | Part::Optional(place) => Some(place),
+            Part::Literal(_) | Part::Body | Part::Url | Part::Method | Part::Secret => None,
+        })
+    }
+
+    /// Hands each signed piece of `request` to `take`; `find` finds what lies at a place.
+    pub fn feed<'c, 'f>(
         &'c self,
         request: &UnverifiedRequest<'_>,
         url: &str,
-        field: impl Fn(&str) -> Option<String>,
+        secret: &[u8],
+        find: impl Fn(&Place) -> Option<Cow<'f, [u8]>>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), MissingPart<'c>> {
         for part in &self.0 {
             match part {
                 Part::Literal(text) => take(text.as_bytes()),
                 Part::Body => take(request.body),
-                Part::Header(name) => take(request.headers.first(name).ok_or(MissingPart(part))?),
-                Part::Field(name) => take(field(name).ok_or(MissingPart(part))?.as_bytes()),
+                Part::Value(place) => take(&find(place).ok_or(MissingPart(place))?),
+                Part::Optional(place) => take(&find(place).unwrap_or_default()),
                 Part::Url => take(url.as_bytes()),
                 Part::Method => take(request.method.as_bytes()),
+                Part::Secret => take(secret),
             }
         }
         Ok(())
@@ -93,15 +111,15 @@ impl Content {
 
 impl Part {
     fn from_name(name: &str) -> Option<Self> {
-        let named = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let place = |words| Place::from_words(words).filter(|place| *place != Place::BodyHash);
         match name {
             "body" => Some(Part::Body),
             "url" => Some(Part::Url),
             "method" => Some(Part::Method),
-            _ => match name.split_once(':')? {
-                ("header", name) => named(&name.to_ascii_lowercase()).map(Part::Header),
-                ("field", name) => named(name).map(Part::Field),
-                _ => None,
+            "secret" => Some(Part::Secret),
+            _ => match name.strip_suffix('?') {
+                Some(name) => place(name).map(Part::Optional),
+                None => place(name).map(Part::Value),
             },
         }
     }
@@ -116,9 +134,9 @@ mod tests {
         let content = Content::from_words("v0:{header:X-Time}:{field:t}.{method}{url}{body}").unwrap();
         let expected = [
             Part::Literal("v0:".into()),
-            Part::Header("x-time".into()),
+            Part::Value(Place::Header("x-time".into())),
             Part::Literal(":".into()),
-            Part::Field("t".into()),
+            Part::Value(Place::Field("t".into())),
             Part::Literal(".".into()),
             Part::Method,
             Part::Url,
@@ -130,7 +148,9 @@ mod tests {
 
     #[test]
     fn a_template_that_means_nothing_is_refused() {
-        for words in ["{", "}", "{}", "{bodi}", "{header:}", "{field}", "{body", "body}", "{query:a}"] {
+        for words in
+            ["{", "}", "{}", "{bodi}", "{header:}", "{field}", "{body", "body}", "{body-hash}", "{json:a}"]
+        {
             assert_eq!(Content::from_words(words), None, "{words}");
         }
     }

@@ -4,56 +4,138 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
+use toml::Table;
 
-/// The words of one sender; those of the recipe are the words of `[sources.hmac]`.
+/// The words of one sender. Those of the recipe are the words of `[sources.hmac]`, and what is left
+/// out means the same as there.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Preset {
-    /// The header that holds the signature.
-    pub header: String,
+    /// As people call it.
+    pub sender: String,
+    /// How it proves that a request is its own.
+    #[serde(default = "hmac")]
+    pub scheme: String,
+    /// Where signatures lie, or what else proves it.
+    pub header: Option<String>,
     /// How signatures are taken out of it.
-    pub parse: String,
+    pub parse: Option<String>,
     /// How a signature is written.
-    pub encoding: String,
+    pub encoding: Option<String>,
     /// How the secret becomes the key.
-    #[serde(default = "text")]
-    pub key: String,
+    pub key: Option<String>,
     /// The hash.
-    #[serde(default = "sha256")]
-    pub algorithm: String,
+    pub algorithm: Option<String>,
     /// How Ed25519 signatures are taken out of the header, where the sender has those too.
     pub ed25519: Option<String>,
     /// What is signed.
-    pub content: String,
+    pub content: Option<String>,
     /// Where the time of signing lies.
     pub timestamp: Option<String>,
     /// How it is written.
     pub timestamp_unit: Option<String>,
     /// How far it may lie from ours.
     pub tolerance: Option<String>,
-    /// Where the event id lies.
-    pub event_id: String,
-    /// Where the event type lies.
-    pub event_type: String,
+    /// Whether only what is too old is refused.
+    #[serde(default)]
+    pub past_only: bool,
+    /// Where the sender names the key that it signed with.
+    pub key_id: Option<String>,
+    /// Headers that must have a value.
+    #[serde(default)]
+    pub requires: BTreeMap<String, String>,
+    /// Where the event id lies; `None`: the sender gives none.
+    pub event_id: Option<String>,
+    /// Where the event type lies; `None`: all are of one type.
+    pub event_type: Option<String>,
     /// The sender's headers that are kept.
+    #[serde(default)]
     pub keep_headers: Vec<String>,
+    /// How long the sender waits for an answer.
+    pub timeout: Option<String>,
+    /// For how long it sends again what was not answered with a 2xx.
+    pub retries_for: Option<String>,
+    /// Whether a published test vector passes.
+    #[serde(default)]
+    pub vector: bool,
     /// The sender's own page about it.
     pub documentation: String,
 }
 
-fn text() -> String {
-    "text".to_owned()
+fn hmac() -> String {
+    "hmac".to_owned()
 }
 
-fn sha256() -> String {
-    "sha256".to_owned()
+static PRESETS: LazyLock<BTreeMap<String, Preset>> =
+    LazyLock::new(|| read(include_str!("presets.toml")).expect("it is data of ours, and a test reads it"));
+
+fn read(text: &str) -> Result<BTreeMap<String, Preset>, toml::de::Error> {
+    let tables: Table = text.parse()?;
+    tables.keys().map(|name| Ok((name.clone(), whole(&tables, name).try_into()?))).collect()
 }
 
-static PRESETS: LazyLock<BTreeMap<String, Preset>> = LazyLock::new(|| {
-    toml::from_str(include_str!("presets.toml")).expect("presets.toml is data of ours, and a test reads it")
-});
+/// The table called `name` with what it leaves out of the one that it is `like`. Who it is, and what
+/// is proved of it, is its own.
+fn whole(tables: &Table, name: &str) -> Table {
+    const OWN: [&str; 2] = ["documentation", "vector"];
+    let mut table = tables.get(name).and_then(|table| table.as_table()).cloned().unwrap_or_default();
+    if let Some(other) = table.remove("like") {
+        for (key, value) in whole(tables, other.as_str().unwrap_or_default()) {
+            if !OWN.contains(&key.as_str()) {
+                table.entry(key).or_insert(value);
+            }
+        }
+    }
+    table
+}
 
 /// All presets, by name.
 pub fn all() -> &'static BTreeMap<String, Preset> {
     &PRESETS
+}
+
+impl Preset {
+    /// Where signatures lie, or what else proves that a request is the sender's own.
+    pub fn header(&self) -> &str {
+        self.header.as_deref().unwrap_or("authorization")
+    }
+
+    /// What is signed; `None` where nothing is.
+    pub fn content(&self) -> Option<&str> {
+        (!self.shows_secret()).then(|| self.content.as_deref().unwrap_or("{body}"))
+    }
+
+    /// How far the time of signing may lie from ours; `None` where none is signed.
+    pub fn window(&self) -> Option<&str> {
+        self.timestamp.as_ref().map(|_| self.tolerance.as_deref().unwrap_or("5m"))
+    }
+
+    /// Where the event id lies.
+    pub fn event_id(&self) -> &str {
+        self.event_id.as_deref().unwrap_or("body-hash")
+    }
+
+    /// What proves that a request is the sender's own, in words.
+    pub fn proof(&self) -> String {
+        let hash = self.algorithm.as_deref().unwrap_or("sha256").to_ascii_uppercase().replace("SHA", "SHA-");
+        match self.scheme.as_str() {
+            "hmac" => format!("HMAC {hash}"),
+            "digest" => hash,
+            "ed25519" => "Ed25519".to_owned(),
+            "ecdsa-p256" => "ECDSA P-256".to_owned(),
+            "rsa-sha256" => "RSA SHA-256".to_owned(),
+            "basic" => "name and password".to_owned(),
+            other => other.to_owned(),
+        }
+    }
+
+    /// Whether the sender shows a secret instead of signing.
+    pub fn shows_secret(&self) -> bool {
+        matches!(self.scheme.as_str(), "token" | "basic")
+    }
+
+    /// Whether the sender signs with a key that only it has.
+    pub fn has_key_pair(&self) -> bool {
+        matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256")
+    }
 }

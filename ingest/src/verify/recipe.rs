@@ -1,25 +1,29 @@
-//! The HMAC recipe engine: one description by configuration covers most senders.
+//! The recipe engine: one description by configuration covers most senders.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hookwell_common::time::Timestamp;
-use ring::hmac;
-use subtle::ConstantTimeEq;
+use ring::{digest, hmac};
+use smallvec::SmallVec;
 
-use super::content::{Content, MissingPart, Part};
-use super::ed25519::{self, PublicKey};
+use super::content::{Content, MissingPart};
 use super::explain::{Step, Trace};
+use super::key::{Algorithm, Key, KeyForm, MatchedKey, SigningKey, fits_any};
+use super::public_key::{Kind, PublicKey};
 use super::request::UnverifiedRequest;
 use super::signature::{Encoding, ParseRule};
-use super::value::{Place, Pointers};
+use super::value::{Found, Place, Pointers, find, header_name};
 use crate::rejection::Rejection;
+
+/// The most numbered headers that are looked at.
+const MAX_NUMBERED: usize = 16;
 
 /// How one sender signs.
 #[derive(Clone, Debug)]
 pub struct Recipe {
-    pub(super) algorithm: hmac::Algorithm,
-    /// In lower case.
-    pub(super) header: String,
+    pub(super) algorithm: Algorithm,
+    pub(super) signature: SignaturePlace,
     pub(super) parse: ParseRule,
     /// The same for Ed25519, where the sender has that as well.
     pub(super) ed25519: Option<ParseRule>,
@@ -27,6 +31,23 @@ pub struct Recipe {
     pub(super) key_form: KeyForm,
     pub(super) content: Content,
     pub(super) timestamp: Option<TimestampRule>,
+    /// Where the sender names the key that it signed with.
+    pub(super) key_id: Option<Place>,
+    /// Headers, in lower case, that must have a value.
+    pub(super) requires: Vec<(String, String)>,
+    /// What of the body is looked at before its signature fits: nothing, for most senders.
+    pub(super) pointers: Pointers,
+}
+
+/// Where signatures lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SignaturePlace {
+    /// In headers, in lower case: one is enough.
+    Headers(Vec<String>),
+    /// In headers that end with a number, from 1 on.
+    Numbered(String),
+    /// Elsewhere.
+    Value(Place),
 }
 
 /// Where the time of signing lies, and how far it may lie from ours.
@@ -35,6 +56,8 @@ pub struct TimestampRule {
     pub(crate) place: Place,
     pub(crate) unit: TimestampUnit,
     pub(super) tolerance: Duration,
+    /// Whether only what is too old is refused, for the sender promises no more.
+    pub(super) past_only: bool,
 }
 
 /// How a time of signing is written.
@@ -46,51 +69,79 @@ pub enum TimestampUnit {
     Milliseconds,
     /// RFC 3339, with any offset.
     Rfc3339,
+    /// The same, where a missing offset means UTC.
+    Iso8601,
 }
 
-/// How a secret, as its sender shows it, becomes a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyForm {
-    /// Its bytes as they are.
-    Text,
-    /// Base64.
-    Base64,
-    /// Hexadecimal.
-    Hex,
-    /// Base64 after `whsec_`, which may be missing, as Standard Webhooks has it.
-    Whsec,
-}
-
-/// A secret of a source, ready to compute with.
-#[derive(Clone, Debug)]
-pub struct SigningKey {
-    /// What metrics call it: its id, or its place in the list.
-    pub label: String,
-    key: Key,
-}
-
-/// What a secret is computed with.
-#[derive(Clone, Debug)]
-enum Key {
-    Hmac(hmac::Key),
-    Ed25519(PublicKey),
-}
+/// The texts in which signatures lie.
+type Texts<'r> = SmallVec<[Cow<'r, str>; 1]>;
 
 /// The signatures of one request, decoded.
 #[derive(Debug, Default)]
 struct Signatures {
-    hmac: Vec<Vec<u8>>,
+    plain: Vec<Vec<u8>>,
     ed25519: Vec<Vec<u8>>,
 }
 
-/// Which of a source's keys signed a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MatchedKey(pub usize);
+/// A request on its way through a recipe.
+struct Pass<'p, 'r> {
+    recipe: &'p Recipe,
+    request: &'p UnverifiedRequest<'r>,
+    url: &'p str,
+    found: Found<'p>,
+    texts: Texts<'r>,
+}
+
+impl SignaturePlace {
+    /// Reads it from a preset's words.
+    pub fn from_words(words: &str) -> Option<Self> {
+        if let Some(prefix) = words.strip_suffix('*') {
+            return header_name(prefix).map(SignaturePlace::Numbered);
+        }
+        if words.starts_with("json:") || words.starts_with("form:") || words.starts_with("query:") {
+            return Place::from_words(words).map(SignaturePlace::Value);
+        }
+        let names: Option<Vec<_>> = words.split('|').map(|name| header_name(name.trim())).collect();
+        names.map(SignaturePlace::Headers)
+    }
+
+    /// The first place, as people call it.
+    pub fn name(&self) -> String {
+        match self {
+            SignaturePlace::Headers(names) => names.join(" or "),
+            SignaturePlace::Numbered(prefix) => format!("{prefix}1"),
+            SignaturePlace::Value(place) => format!("{place:?}"),
+        }
+    }
+
+    /// The first header.
+    pub fn header(&self) -> Option<String> {
+        self.headers().next().map(Cow::into_owned)
+    }
+
+    /// The names of the headers that may hold a signature.
+    fn headers(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        let (names, prefix) = match self {
+            SignaturePlace::Headers(names) => (names.as_slice(), None),
+            SignaturePlace::Numbered(prefix) => (&[][..], Some(prefix)),
+            SignaturePlace::Value(_) => (&[][..], None),
+        };
+        let numbered = prefix
+            .into_iter()
+            .flat_map(|prefix| (1..=MAX_NUMBERED).map(move |number| Cow::Owned(format!("{prefix}{number}"))));
+        names.iter().map(|name| Cow::Borrowed(name.as_str())).chain(numbered)
+    }
+}
 
 impl Recipe {
-    /// The header that holds the signature, in lower case.
-    pub fn header(&self) -> &str {
-        &self.header
+    /// Where signatures lie.
+    pub fn signature(&self) -> &SignaturePlace {
+        &self.signature
+    }
+
+    /// Whether the sender names the key that it signed with.
+    pub fn names_keys(&self) -> bool {
+        self.key_id.is_some()
     }
 
     /// Whether the time of signing is bounded.
@@ -100,19 +151,19 @@ impl Recipe {
 
     /// The value of another pair of the signature header.
     pub fn field<'r>(&self, request: &UnverifiedRequest<'r>, name: &str) -> Option<&'r [u8]> {
-        let header = std::str::from_utf8(request.headers.first(&self.header)?).ok()?;
-        self.parse.field(header, name).map(str::as_bytes)
+        let mut texts = self.signature.headers().filter_map(|header| {
+            let value = request.headers.first(&header)?;
+            std::str::from_utf8(value).ok()
+        });
+        texts.find_map(|text| self.parse.field(text, name)).map(str::as_bytes)
     }
 
-    /// Makes a key of `secret`; `None` where it is not written as the recipe says, and where nothing
-    /// but zero bytes is left of it, which to an HMAC is the same as no key at all.
-    pub fn key(&self, label: String, secret: &[u8]) -> Option<SigningKey> {
+    /// Makes a key of `secret`; `None` where it is not written as the recipe says.
+    pub(super) fn key(&self, secret: &[u8]) -> Option<Key> {
         if self.ed25519.is_some() && PublicKey::is_meant(secret) {
-            return Some(SigningKey { label, key: Key::Ed25519(PublicKey::read(secret)?) });
+            return PublicKey::read(Kind::Ed25519, Encoding::Base64, secret).map(Key::Public);
         }
-        let bytes = self.key_form.key_bytes(secret)?;
-        let is_key = bytes.iter().any(|byte| *byte != 0);
-        is_key.then(|| SigningKey { label, key: Key::Hmac(hmac::Key::new(self.algorithm, &bytes)) })
+        self.algorithm.key(self.key_form, secret)
     }
 
     /// Where the time of signing lies, if it is signed.
@@ -129,101 +180,137 @@ impl Recipe {
         keys: &[SigningKey],
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        let header = self.signature_header(request, trace)?;
+        let found = self.pointers.look_up(request.body);
+        let texts = self.texts(request, &found, trace)?;
+        let pass = Pass { recipe: self, request, url, found, texts };
+        pass.check_requirements(trace)?;
         let rule = self.timestamp.as_ref();
         let outside = rule.filter(|rule| !rule.is_in_body());
-        let signed_at = outside.map(|rule| self.signed_at(rule, request, header, trace)).transpose()?;
-        let signatures = self.signatures(header, trace)?;
-        let matched = self.matching_key(request, url, header, keys, &signatures, trace)?;
+        let signed_at = outside.map(|rule| pass.signed_at(rule, trace)).transpose()?;
+        let signatures = pass.signatures(trace)?;
+        let matched = pass.matching_key(keys, &signatures, trace)?;
         if let Some(rule) = rule {
-            // Nobody's body is parsed before its signature fits.
+            // Nobody's body is parsed before its signature fits, unless the signature lies in it.
             let signed_at = match signed_at {
                 Some(signed_at) => signed_at,
-                None => self.signed_at(rule, request, header, trace)?,
+                None => pass.signed_at(rule, trace)?,
             };
             rule.check_window(signed_at, request.received_at, trace)?;
         }
         Ok(matched)
     }
 
-    fn signature_header<'r>(
+    fn texts<'r>(
         &self,
         request: &UnverifiedRequest<'r>,
+        found: &Found<'_>,
         trace: &mut impl Trace,
-    ) -> Result<&'r str, Rejection> {
+    ) -> Result<Texts<'r>, Rejection> {
         let step = Step::SignatureHeader;
-        let name = &self.header;
-        let value = match request.headers.first(name) {
-            None | Some(b"") => {
-                return Err(trace.failed(step, Rejection::SignatureMissing, || missing_header(name, request)));
-            }
-            Some(_) if request.headers.is_repeated(name) => {
-                return Err(
-                    trace.failed(step, Rejection::Unreadable, || format!("{name} is there more than once"))
-                );
-            }
-            Some(value) => value,
-        };
-        match std::str::from_utf8(value) {
-            Ok(text) => {
-                trace.passed(step, || format!("{name} is there, {} bytes", text.len()));
-                Ok(text)
-            }
-            Err(_) => Err(trace.failed(step, Rejection::Unreadable, || format!("{name} is not text"))),
+        let mut texts = Texts::new();
+        if let SignaturePlace::Value(place) = &self.signature {
+            let text =
+                find(request, place, found).and_then(|value| String::from_utf8(value.into_owned()).ok());
+            texts.extend(text.filter(|text| !text.is_empty()).map(Cow::Owned));
         }
+        for name in self.signature.headers() {
+            match request.headers.first(&name) {
+                None | Some(b"") => {}
+                Some(_) if request.headers.is_repeated(&name) => {
+                    let words = || format!("{name} is there more than once");
+                    return Err(trace.failed(step, Rejection::Unreadable, words));
+                }
+                Some(value) => match std::str::from_utf8(value) {
+                    Ok(text) => {
+                        trace.passed(step, || format!("{name} is there, {} bytes", text.len()));
+                        texts.push(Cow::Borrowed(text));
+                    }
+                    Err(_) => {
+                        let words = || format!("{name} is not text");
+                        return Err(trace.failed(step, Rejection::Unreadable, words));
+                    }
+                },
+            }
+        }
+        if texts.is_empty() {
+            let words = || missing_header(&self.signature.name(), request);
+            return Err(trace.failed(step, Rejection::SignatureMissing, words));
+        }
+        Ok(texts)
+    }
+}
+
+impl<'p> Pass<'p, '_> {
+    fn find(&self, place: &Place) -> Option<Cow<'p, [u8]>> {
+        let Place::Field(name) = place else { return find(self.request, place, &self.found) };
+        let field = self.texts.iter().find_map(|text| self.recipe.parse.field(text, name));
+        field.map(|value| Cow::Owned(value.as_bytes().to_vec()))
     }
 
-    fn signatures(&self, header: &str, trace: &mut impl Trace) -> Result<Signatures, Rejection> {
-        let candidates = self.parse.candidates(header);
-        let ed25519 = self.ed25519.as_ref().map(|parse| ed25519::signatures(parse, header));
-        let ed25519 = ed25519.filter(|signatures| !signatures.is_empty());
-        if let (Some(ed25519), true) = (&ed25519, candidates.is_empty()) {
+    fn check_requirements(&self, trace: &mut impl Trace) -> Result<(), Rejection> {
+        for (name, wanted) in &self.recipe.requires {
+            let rejection = match self.request.headers.first(name) {
+                Some(value) if value.eq_ignore_ascii_case(wanted.as_bytes()) => continue,
+                Some(_) => Rejection::Unreadable,
+                None => Rejection::SignedPartMissing,
+            };
+            return Err(trace.failed(Step::SignatureHeader, rejection, || format!("{name} must be {wanted}")));
+        }
+        Ok(())
+    }
+
+    fn signatures(&self, trace: &mut impl Trace) -> Result<Signatures, Rejection> {
+        let Recipe { parse, encoding, algorithm, .. } = self.recipe;
+        let candidates: Vec<_> = self.texts.iter().flat_map(|text| parse.candidates(text)).collect();
+        let seconds = self.recipe.ed25519.iter();
+        let seconds = seconds.flat_map(|parse| self.texts.iter().flat_map(|text| parse.candidates(text)));
+        let ed25519: Vec<_> = seconds.filter_map(|text| Encoding::Base64.decode(text)).collect();
+        if candidates.is_empty() && !ed25519.is_empty() {
             trace.passed(Step::SignatureForm, || format!("{} of Ed25519", ed25519.len()));
-            return Ok(Signatures { ed25519: ed25519.clone(), ..Signatures::default() });
+            return Ok(Signatures { ed25519, ..Signatures::default() });
         }
         if candidates.is_empty() {
             return Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
-                format!("{} holds no signature of the form {:?}", self.header, self.parse)
+                format!("{} holds no signature of the form {parse:?}", self.recipe.signature.name())
             }));
         }
-        let decoded: Vec<_> = candidates.iter().filter_map(|text| self.encoding.decode(text)).collect();
-        let wanted = self.algorithm.digest_algorithm().output_len();
-        trace.find(Step::SignatureForm, !decoded.is_empty(), || {
-            let lengths: Vec<_> = decoded.iter().map(|bytes| bytes.len().to_string()).collect();
+        let plain: Vec<_> = candidates.iter().filter_map(|text| encoding.decode(text)).collect();
+        trace.find(Step::SignatureForm, !plain.is_empty(), || {
+            let lengths: Vec<_> = plain.iter().map(|bytes| bytes.len().to_string()).collect();
+            let wanted =
+                algorithm.signature_bytes().map_or(String::new(), |bytes| format!("; {bytes} are expected"));
             format!(
-                "{} of {} signatures are {:?}, {} bytes long; {wanted} are expected",
-                decoded.len(),
+                "{} of {} signatures are {encoding:?}, {} bytes long{wanted}",
+                plain.len(),
                 candidates.len(),
-                self.encoding,
                 lengths.join(" and ")
             )
         });
-        Ok(Signatures { hmac: decoded, ed25519: ed25519.unwrap_or_default() })
+        Ok(Signatures { plain, ed25519 })
     }
 
     fn matching_key(
         &self,
-        request: &UnverifiedRequest<'_>,
-        url: &str,
-        header: &str,
         keys: &[SigningKey],
         signatures: &Signatures,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        if self.content.covers_body() && request.body.is_empty() {
+        let content = &self.recipe.content;
+        if content.covers_body() && self.request.body.is_empty() {
             return Err(
                 trace.failed(Step::Signature, Rejection::BodyMissing, || "the body is empty".to_owned())
             );
         }
-        self.refuse_repeated(request, trace)?;
+        self.refuse_repeated(trace)?;
+        let named = self.named_key(trace)?;
         let mut matched = None;
         for (index, key) in keys.iter().enumerate() {
-            let field = |name: &str| self.parse.field(header, name).map(str::to_owned);
-            let feed = |take: &mut dyn FnMut(&[u8])| self.content.feed(request, url, field, take);
-            let fits = key.fits(signatures, feed).map_err(|missing| {
-                trace.failed(Step::Signature, missing.rejection(), || {
-                    format!("{:?} is signed, and not there", missing.0)
-                })
+            if named.is_some() && key.id.as_deref().map(str::as_bytes) != named.as_deref() {
+                continue;
+            }
+            let fits = self.fits(key, signatures).map_err(|MissingPart(place)| {
+                let words = || format!("{place:?} is signed, and not there");
+                trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
             })?;
             if fits && matched.is_none() {
                 matched = Some(MatchedKey(index));
@@ -240,15 +327,45 @@ impl Recipe {
         }
     }
 
+    /// The id of the key that the request names, where its sender names one.
+    fn named_key(&self, trace: &mut impl Trace) -> Result<Option<Cow<'p, [u8]>>, Rejection> {
+        let Some(place) = &self.recipe.key_id else { return Ok(None) };
+        let named = self.find(place);
+        let words = || format!("{place:?} names the key, and is missing");
+        named.map(Some).ok_or_else(|| trace.failed(Step::Signature, Rejection::SignedPartMissing, words))
+    }
+
+    /// Whether one of `signatures` was made with `key`.
+    fn fits(&self, key: &SigningKey, signatures: &Signatures) -> Result<bool, MissingPart<'p>> {
+        let feed = |secret: &[u8], take: &mut dyn FnMut(&[u8])| {
+            self.recipe.content.feed(self.request, self.url, secret, |place| self.find(place), take)
+        };
+        match (&key.key, self.recipe.algorithm) {
+            (Key::Hmac(key), _) => {
+                let mut context = hmac::Context::with_key(key);
+                feed(b"", &mut |bytes| context.update(bytes))?;
+                Ok(fits_any(context.sign().as_ref(), &signatures.plain))
+            }
+            (Key::Secret(secret), Algorithm::Digest(algorithm)) => {
+                let mut context = digest::Context::new(algorithm);
+                feed(secret, &mut |bytes| context.update(bytes))?;
+                Ok(fits_any(context.finish().as_ref(), &signatures.plain))
+            }
+            (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_)) => Ok(false),
+            (Key::Public(key), algorithm) => {
+                let mut content = Vec::new();
+                feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
+                let is_second = !matches!(algorithm, Algorithm::Public(_));
+                Ok(key.signed(&content, if is_second { &signatures.ed25519 } else { &signatures.plain }))
+            }
+        }
+    }
+
     /// A signed header that is there twice leaves it open which one was signed.
-    fn refuse_repeated(
-        &self,
-        request: &UnverifiedRequest<'_>,
-        trace: &mut impl Trace,
-    ) -> Result<(), Rejection> {
-        for part in self.content.parts() {
-            if let Part::Header(name) = part
-                && request.headers.is_repeated(name)
+    fn refuse_repeated(&self, trace: &mut impl Trace) -> Result<(), Rejection> {
+        for place in self.recipe.content.places().chain(&self.recipe.key_id) {
+            if let Place::Header(name) = place
+                && self.request.headers.is_repeated(name)
             {
                 return Err(trace.failed(Step::Signature, Rejection::Unreadable, || {
                     format!("{name} is signed, and there more than once")
@@ -258,33 +375,24 @@ impl Recipe {
         Ok(())
     }
 
-    fn signed_at(
-        &self,
-        rule: &TimestampRule,
-        request: &UnverifiedRequest<'_>,
-        header: &str,
-        trace: &mut impl Trace,
-    ) -> Result<Timestamp, Rejection> {
-        let text = match &rule.place {
-            Place::Header(name) => match request.headers.first(name) {
-                Some(_) if request.headers.is_repeated(name) => {
-                    return Err(trace.failed(Step::Timestamp, Rejection::Unreadable, || {
-                        format!("{name} is there more than once")
-                    }));
-                }
-                value => value.map(|value| String::from_utf8_lossy(value).into_owned()),
-            },
-            Place::Field(name) => self.parse.field(header, name).map(str::to_owned),
-            Place::Json(pointer) => {
-                Pointers::of([&rule.place].into_iter()).look_up(request.body).get(pointer)
-            }
-            Place::BodyHash => None,
+    fn signed_at(&self, rule: &TimestampRule, trace: &mut impl Trace) -> Result<Timestamp, Rejection> {
+        if let Place::Header(name) = &rule.place
+            && self.request.headers.is_repeated(name)
+        {
+            let words = || format!("{name} is there more than once");
+            return Err(trace.failed(Step::Timestamp, Rejection::Unreadable, words));
+        }
+        let text = if let Place::Json(pointer) = &rule.place {
+            let found = Pointers::of([&rule.place].into_iter()).look_up(self.request.body).get(pointer);
+            found.map(|text| Cow::Owned(text.into_bytes()))
+        } else {
+            self.find(&rule.place)
         };
         match text.filter(|text| !text.is_empty()) {
             None => Err(trace.failed(Step::Timestamp, Rejection::TimestampMissing, || {
                 format!("{:?} is missing", rule.place)
             })),
-            Some(text) => match rule.unit.read(text.trim()) {
+            Some(text) => match rule.unit.read(String::from_utf8_lossy(&text).trim()) {
                 Some(moment) => Ok(moment),
                 None => Err(trace.failed(Step::Timestamp, Rejection::Unreadable, || {
                     format!("{:?} is not written in {:?}", rule.place, rule.unit)
@@ -308,79 +416,11 @@ impl TimestampRule {
         let distance = now.distance(signed_at);
         let side = if signed_at <= now { "old" } else { "ahead" };
         let words = || format!("{} s {side}; {} s are allowed", distance.as_secs(), self.tolerance.as_secs());
-        if distance <= self.tolerance {
+        if distance <= self.tolerance || self.past_only && now < signed_at {
             trace.passed(Step::Timestamp, words);
             return Ok(());
         }
         Err(trace.failed(Step::Timestamp, Rejection::TimestampOutsideWindow, words))
-    }
-}
-
-impl SigningKey {
-    /// The key to sign with; `None` where it is a public one.
-    pub fn hmac(&self) -> Option<&hmac::Key> {
-        match &self.key {
-            Key::Hmac(key) => Some(key),
-            Key::Ed25519(_) => None,
-        }
-    }
-
-    /// Whether one of `signatures` was made with it over what `feed` gives.
-    fn fits<'c>(
-        &self,
-        signatures: &Signatures,
-        feed: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<(), MissingPart<'c>>,
-    ) -> Result<bool, MissingPart<'c>> {
-        match &self.key {
-            Key::Hmac(key) => {
-                let mut context = hmac::Context::with_key(key);
-                feed(&mut |bytes| context.update(bytes))?;
-                let tag = context.sign();
-                // Each is compared to its end, and none is left out once another fits.
-                let compare = |fits, signature: &Vec<u8>| fits | bool::from(tag.as_ref().ct_eq(signature));
-                Ok(signatures.hmac.iter().fold(false, compare))
-            }
-            Key::Ed25519(key) => {
-                let mut content = Vec::new();
-                feed(&mut |bytes| content.extend_from_slice(bytes))?;
-                Ok(key.signed(&content, &signatures.ed25519))
-            }
-        }
-    }
-}
-
-impl MissingPart<'_> {
-    fn rejection(&self) -> Rejection {
-        match self.0 {
-            Part::Header(_) | Part::Field(_) => Rejection::SignedPartMissing,
-            Part::Literal(_) | Part::Body | Part::Url | Part::Method => Rejection::Unreadable,
-        }
-    }
-}
-
-impl KeyForm {
-    /// Reads the form from a configuration's word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "text" => Some(KeyForm::Text),
-            "base64" => Some(KeyForm::Base64),
-            "hex" => Some(KeyForm::Hex),
-            "whsec" => Some(KeyForm::Whsec),
-            _ => None,
-        }
-    }
-
-    fn key_bytes(self, secret: &[u8]) -> Option<Vec<u8>> {
-        let text = || std::str::from_utf8(secret).ok().map(str::trim);
-        match self {
-            KeyForm::Text => Some(secret.to_vec()),
-            KeyForm::Base64 => Encoding::Base64.decode(text()?),
-            KeyForm::Hex => Encoding::Hex.decode(text()?),
-            KeyForm::Whsec => {
-                let text = text()?;
-                Encoding::Base64.decode(text.strip_prefix("whsec_").unwrap_or(text))
-            }
-        }
     }
 }
 
@@ -391,6 +431,7 @@ impl TimestampUnit {
             "s" => Some(TimestampUnit::Seconds),
             "ms" => Some(TimestampUnit::Milliseconds),
             "rfc3339" => Some(TimestampUnit::Rfc3339),
+            "iso8601" => Some(TimestampUnit::Iso8601),
             _ => None,
         }
     }
@@ -400,6 +441,9 @@ impl TimestampUnit {
             TimestampUnit::Seconds => text.parse().ok().map(Timestamp::from_seconds),
             TimestampUnit::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
             TimestampUnit::Rfc3339 => Timestamp::parse_rfc3339(text),
+            TimestampUnit::Iso8601 => {
+                Timestamp::parse_rfc3339(text).or_else(|| Timestamp::parse_rfc3339(&format!("{text}Z")))
+            }
         }
     }
 
@@ -407,7 +451,7 @@ impl TimestampUnit {
         match self {
             TimestampUnit::Seconds => (moment.as_millis() / 1000).to_string(),
             TimestampUnit::Milliseconds => moment.as_millis().to_string(),
-            TimestampUnit::Rfc3339 => moment.to_string(),
+            TimestampUnit::Rfc3339 | TimestampUnit::Iso8601 => moment.to_string(),
         }
     }
 }

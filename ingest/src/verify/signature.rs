@@ -25,6 +25,10 @@ pub enum ParseRule {
         /// The key of a signature.
         key: String,
     },
+    /// The same, where the prefix may be missing.
+    MaybePrefix(String),
+    /// Items of which the first is the field `0` and all others are signatures: `1700000000,…,…`.
+    Tail(char),
     /// Tagged items: `v1,… v1,… v1a,…`.
     List {
         /// What stands between items.
@@ -38,7 +42,7 @@ pub enum ParseRule {
 
 impl ParseRule {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "\"whole\", \"prefix:TEXT\", \"kv:PAIRSEP:KEY\" or \"list:SEP:TAGSEP:TAG\", each separator one character";
+    pub const GRAMMAR: &'static str = "\"whole\", \"prefix:TEXT\", \"prefix?:TEXT\", \"tail:SEP\", \"kv:PAIRSEP:KEY\" or \"list:SEP:TAGSEP:TAG\", each separator one character";
 
     /// Reads the rule from a configuration's words.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -47,6 +51,13 @@ impl ParseRule {
         }
         if let Some(prefix) = words.strip_prefix("prefix:") {
             return (!prefix.is_empty()).then(|| ParseRule::Prefix(prefix.to_owned()));
+        }
+        if let Some(prefix) = words.strip_prefix("prefix?:") {
+            return (!prefix.is_empty()).then(|| ParseRule::MaybePrefix(prefix.to_owned()));
+        }
+        if let Some(separator) = words.strip_prefix("tail:") {
+            let mut chars = separator.chars();
+            return chars.next().filter(|_| chars.as_str().is_empty()).map(ParseRule::Tail);
         }
         if let Some(rest) = words.strip_prefix("kv:") {
             let (separator, key) = separated(rest)?;
@@ -62,6 +73,10 @@ impl ParseRule {
         match self {
             ParseRule::Whole => vec![header],
             ParseRule::Prefix(prefix) => header.strip_prefix(prefix.as_str()).into_iter().collect(),
+            ParseRule::MaybePrefix(prefix) => vec![header.strip_prefix(prefix.as_str()).unwrap_or(header)],
+            ParseRule::Tail(separator) => {
+                header.split(*separator).skip(1).map(str::trim).take(MAX_CANDIDATES).collect()
+            }
             ParseRule::Pairs { separator, key } => pairs(header, *separator)
                 .filter(|(name, _)| name == key)
                 .map(|(_, value)| value)
@@ -83,7 +98,12 @@ impl ParseRule {
             ParseRule::Pairs { separator, .. } => {
                 pairs(header, *separator).find(|(key, _)| *key == name).map(|(_, value)| value)
             }
-            ParseRule::Whole | ParseRule::Prefix(_) | ParseRule::List { .. } => None,
+            ParseRule::Tail(separator) if name == "0" => header.split(*separator).next().map(str::trim),
+            ParseRule::Whole
+            | ParseRule::Prefix(_)
+            | ParseRule::MaybePrefix(_)
+            | ParseRule::Tail(_)
+            | ParseRule::List { .. } => None,
         }
     }
 
@@ -91,7 +111,11 @@ impl ParseRule {
     pub fn write(&self, signature: &str, fields: &[(String, String)]) -> String {
         match self {
             ParseRule::Whole => signature.to_owned(),
-            ParseRule::Prefix(prefix) => format!("{prefix}{signature}"),
+            ParseRule::Prefix(prefix) | ParseRule::MaybePrefix(prefix) => format!("{prefix}{signature}"),
+            ParseRule::Tail(separator) => {
+                let first = fields.first().map_or("", |(_, value)| value.as_str());
+                format!("{first}{separator}{signature}")
+            }
             ParseRule::Pairs { separator, key } => {
                 let fields = fields.iter().map(|(name, value)| format!("{name}={value}"));
                 let pairs: Vec<_> = fields.chain([format!("{key}={signature}")]).collect();
@@ -175,6 +199,9 @@ mod tests {
     fn each_rule_finds_its_signatures() {
         assert_eq!(candidates("whole", "abc"), ["abc"]);
         assert_eq!(candidates("prefix:sha256=", "sha256=abc"), ["abc"]);
+        assert_eq!(candidates("prefix?:sha256=", "sha256=abc"), ["abc"]);
+        assert_eq!(candidates("prefix?:sha256=", "abc"), ["abc"]);
+        assert_eq!(candidates("tail:,", "17,abc,def"), ["abc", "def"]);
         assert_eq!(candidates("kv:,:v1", "t=1,v1=abc,v0=no,v1=def"), ["abc", "def"]);
         assert_eq!(candidates("kv:;:h1", "ts=1;h1=abc;h2=no"), ["abc"]);
         assert_eq!(candidates("list: :,:v1", "v1,abc v1a,no v1,def"), ["abc", "def"]);
@@ -207,7 +234,9 @@ mod tests {
 
     #[test]
     fn rules_outside_the_grammar_are_refused() {
-        for words in ["", "hole", "prefix:", "kv:,", "kv:,:", "kv:ab:c", "list: :,", "list: :,:", "tail:,"] {
+        for words in
+            ["", "hole", "prefix:", "kv:,", "kv:,:", "kv:ab:c", "list: :,", "list: :,:", "tail:", "tail:ab"]
+        {
             assert_eq!(ParseRule::from_words(words), None, "{words}");
         }
     }
@@ -215,7 +244,7 @@ mod tests {
     #[test]
     fn what_is_written_is_found_again() {
         let fields = [("t".to_owned(), "12".to_owned())];
-        for words in ["whole", "prefix:sha256=", "kv:,:v1", "list: :,:v1"] {
+        for words in ["whole", "prefix:sha256=", "prefix?:sha256=", "tail:,", "kv:,:v1", "list: :,:v1"] {
             let rule = ParseRule::from_words(words).unwrap();
             let header = rule.write("c2ln", &fields);
             assert_eq!(rule.candidates(&header), ["c2ln"], "{words}");

@@ -10,7 +10,9 @@ use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::time::Timestamp;
 
 use super::explain::{Explanation, Silent};
+use super::preset::{self, Preset};
 use super::request::UnverifiedRequest;
+use super::scheme::Signing;
 use super::verify;
 use crate::rejection::Rejection;
 use crate::source::{Source, resolve_all};
@@ -23,15 +25,42 @@ pub(crate) fn source(table: &str, secrets: &[&str]) -> Source {
 }
 
 pub(crate) fn try_source(table: &str, secrets: &[&str]) -> Result<Source, Vec<String>> {
-    let names: Vec<_> = (0..secrets.len()).map(|index| format!("S{index}")).collect();
-    let listed: Vec<_> = names.iter().map(|name| format!("{{ env = {name:?} }}")).collect();
-    let text = format!("[[sources]]\nname = \"x\"\nsecrets = [{}]\n{table}", listed.join(", "));
+    let id = preset_of(table).and_then(|preset| preset.key_id.as_ref()).map(|_| "k".to_owned());
+    let secrets: Vec<_> = secrets.iter().map(|secret| ((*secret).to_owned(), id.clone())).collect();
+    try_source_with(table, &secrets)
+}
+
+/// The same, with the ids of secrets.
+fn try_source_with(table: &str, secrets: &[(String, Option<String>)]) -> Result<Source, Vec<String>> {
+    let variable = |index: usize| format!("S{index}");
+    let listed = secrets.iter().enumerate().map(|(index, (_, id))| {
+        let id = id.as_ref().map_or(String::new(), |id| format!(", id = {id:?}"));
+        format!("{{ env = {:?}{id} }}", variable(index))
+    });
+    let listed = listed.collect::<Vec<_>>().join(", ");
+    let text = format!("[[sources]]\nname = \"x\"\nsecrets = [{listed}]\n{table}");
     let mut faults = Faults::default();
     let config = Config::parse(Path::new("test.toml"), &text, &Environment::default(), &mut faults);
-    let environment = names.iter().map(String::as_str).zip(secrets.iter().copied()).collect::<Environment>();
+    let named = secrets.iter().enumerate().map(|(index, (secret, _))| (variable(index), secret.clone()));
+    let named: Vec<_> = named.collect();
+    let environment = named.iter().map(|(name, secret)| (&**name, &**secret)).collect::<Environment>();
     let mut sources = resolve_all(&config, &environment, &mut faults);
     let faults: Vec<_> = faults.into_sorted().iter().map(ToString::to_string).collect();
     if faults.is_empty() { Ok(sources.remove("x").unwrap()) } else { Err(faults) }
+}
+
+fn preset_of(table: &str) -> Option<&'static Preset> {
+    let mut all = preset::all().iter();
+    all.find(|(name, _)| table.contains(&format!("preset = {name:?}"))).map(|(_, preset)| preset)
+}
+
+/// A secret as the sender of `table` shows it.
+pub(crate) fn secret_for(table: &str) -> &'static str {
+    match preset_of(table).map(|preset| (preset.scheme.as_str(), preset.key.as_deref())) {
+        Some(("basic", _)) => "hookwell:secret",
+        Some((_, Some("hex"))) => "736563726574",
+        Some(_) | None => "c2VjcmV0",
+    }
 }
 
 pub(crate) fn header(name: &str, value: impl AsRef<[u8]>) -> (String, Vec<u8>) {
@@ -56,6 +85,7 @@ pub(crate) fn check(
 /// A body and headers as the sender of `source` would send them.
 pub(crate) fn signed(source: &Source, body: &[u8], now: Timestamp) -> Headers {
     let mut headers = Headers::new();
-    source.recipe.sign(&mut headers, body, &source.public_url, source.keys[0].hmac().unwrap(), now, "filler");
+    let signing = Signing { body, url: &source.public_url, now, filler: "filler" };
+    assert!(source.scheme.sign(&mut headers, &source.keys[0], signing));
     headers
 }

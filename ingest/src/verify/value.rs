@@ -1,7 +1,7 @@
 //! Where a value lies in a request: the event id, the event type, a timestamp.
 //!
-//! `header:NAME`, `field:NAME` (another pair of the signature header), `json:/pointer` and
-//! `body-hash`. Alternatives are tried from left to right (`a | b`); `a + b` joins with a dot
+//! `header:NAME`, `field:NAME` (another pair of the signature header), `json:/pointer`, `form:NAME`
+//! (a field of a form), `query:NAME` and `body-hash`. Alternatives are tried from left to right (`a | b`); `a + b` joins with a dot
 //! what is there of the two, and is missing without the first.
 
 use std::borrow::Cow;
@@ -9,6 +9,8 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+
+use super::request::UnverifiedRequest;
 
 /// Where one value lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,10 @@ pub enum Place {
     Field(String),
     /// A JSON pointer into the body (RFC 6901).
     Json(Vec<String>),
+    /// A field of a body that is a form.
+    Form(String),
+    /// A parameter of the request's target.
+    Query(String),
     /// The hash of the body.
     BodyHash,
 }
@@ -31,7 +37,7 @@ pub struct ValueRule {
 
 impl ValueRule {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "\"header:NAME\", \"json:/POINTER\", \"field:NAME\" or \"body-hash\", with \"|\" between alternatives and \"+\" between what is joined";
+    pub const GRAMMAR: &'static str = "\"header:NAME\", \"json:/POINTER\", \"form:NAME\", \"query:NAME\", \"field:NAME\" or \"body-hash\", with \"|\" between alternatives and \"+\" between what is joined";
 
     /// Reads a rule from a configuration's words.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -76,6 +82,8 @@ impl Place {
         match words.split_once(':')? {
             ("header", name) if !name.is_empty() => Some(Place::Header(name.to_ascii_lowercase())),
             ("field", name) if !name.is_empty() => Some(Place::Field(name.to_owned())),
+            ("form", name) if !name.is_empty() => Some(Place::Form(name.to_owned())),
+            ("query", name) if !name.is_empty() => Some(Place::Query(name.to_owned())),
             ("json", pointer) => {
                 let unescape = |token: &str| token.replace("~1", "/").replace("~0", "~");
                 Some(Place::Json(pointer.strip_prefix('/')?.split('/').map(unescape).collect()))
@@ -83,6 +91,34 @@ impl Place {
             _ => None,
         }
     }
+}
+
+/// A header's name in lower case.
+pub(crate) fn header_name(name: &str) -> Option<String> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    (!name.is_empty() && name.chars().all(is_token)).then(|| name.to_ascii_lowercase())
+}
+
+/// What lies at `place` of `request`, of which the JSON is already looked up. What depends on more than
+/// the request, a field of the signature header and the hash of the body, is not found here.
+pub fn find<'r>(request: &UnverifiedRequest<'r>, place: &Place, found: &Found<'_>) -> Option<Cow<'r, [u8]>> {
+    match place {
+        Place::Header(name) => request.headers.first(name).map(Cow::Borrowed),
+        Place::Json(pointer) => found.get(pointer).map(|value| Cow::Owned(value.into_bytes())),
+        Place::Form(name) => parameter(request.body, name),
+        Place::Query(name) => parameter(request.query.unwrap_or_default().as_bytes(), name),
+        Place::Field(_) | Place::BodyHash => None,
+    }
+}
+
+/// The first value of `name` among parameters in the form of a URL's query.
+fn parameter<'r>(parameters: &'r [u8], name: &str) -> Option<Cow<'r, [u8]>> {
+    let mut all = url::form_urlencoded::parse(parameters);
+    let (_, value) = all.find(|(known, _)| known == name)?;
+    Some(match value {
+        Cow::Borrowed(value) => Cow::Borrowed(value.as_bytes()),
+        Cow::Owned(value) => Cow::Owned(value.into_bytes()),
+    })
 }
 
 /// JSON pointers, looked up together in one pass over a body.
@@ -257,7 +293,7 @@ mod tests {
         let found = pointers.look_up(body.as_bytes());
         let find = |place: &Place| match place {
             Place::Json(pointer) => found.get(pointer).map(|value| Cow::Owned(value.into_bytes())),
-            Place::Header(_) | Place::Field(_) | Place::BodyHash => None,
+            Place::Header(_) | Place::Field(_) | Place::Form(_) | Place::Query(_) | Place::BodyHash => None,
         };
         let value = rule.alternatives().find_map(|places| join(places, find))?;
         Some(String::from_utf8(value.into_owned()).unwrap())
@@ -340,7 +376,7 @@ mod tests {
     #[test]
     fn rules_outside_the_grammar_are_refused() {
         for words in
-            ["", "id", "header:", "json:id", "query:a", "json:/a |", "body_hash", "body-hash+json:/a"]
+            ["", "id", "header:", "json:id", "form:", "query:", "json:/a |", "body_hash", "body-hash+json:/a"]
         {
             assert_eq!(ValueRule::from_words(words), None, "{words}");
         }

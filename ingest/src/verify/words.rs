@@ -1,42 +1,39 @@
-//! From the words of a preset or of `[sources.hmac]` to a recipe, with every fault at once.
+//! From the words of a preset or of `[sources.hmac]` to a scheme, with every fault at once.
 
 use std::time::Duration;
 
-use hookwell_common::config::{Faults, HmacConfig, Place, Placed};
-use ring::hmac;
+use hookwell_common::config::{self, Faults, HmacConfig, Placed};
+use ring::{digest, hmac};
 
-use super::content::{Content, Part};
+use super::content::Content;
+use super::credential::{Credential, Form};
+use super::key::{Algorithm, KeyForm};
 use super::preset::Preset;
-use super::recipe::{KeyForm, Recipe, TimestampRule, TimestampUnit};
+use super::public_key::Kind;
+use super::recipe::{Recipe, SignaturePlace, TimestampRule, TimestampUnit};
+use super::scheme::Scheme;
 use super::signature::{Encoding, ParseRule};
-use super::value;
+use super::value::{Place, Pointers, header_name};
 
 /// How far a signed time may lie from ours where nothing else is said.
 const TOLERANCE: Duration = Duration::from_secs(300);
 
-impl Recipe {
-    /// The recipe of a preset.
+impl Scheme {
+    /// The scheme of a preset.
     pub fn of_preset(preset: &Preset) -> Self {
-        let words = Words {
-            place: None,
-            algorithm: Some(&preset.algorithm),
-            header: Some(&preset.header),
-            parse: Some(&preset.parse),
-            ed25519: preset.ed25519.as_deref(),
-            encoding: Some(&preset.encoding),
-            key: Some(&preset.key),
-            content: Some(&preset.content),
-            timestamp: preset.timestamp.as_deref(),
-            timestamp_unit: preset.timestamp_unit.as_deref(),
-            tolerance: preset.tolerance.as_deref().and_then(|text| humantime::parse_duration(text).ok()),
+        let scheme = match preset.scheme.as_str() {
+            "basic" => Some(Scheme::Credential(Credential::basic())),
+            "token" => credential(preset).map(Scheme::Credential),
+            _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Scheme::Recipe),
         };
-        words.resolve(&mut |_, _| ()).expect("presets.toml is data of ours, and a test reads each of them")
+        scheme.expect("presets.toml is data of ours, and a test reads each of them")
     }
 
     /// The recipe of `[sources.hmac]`; `None` where `faults` says why.
     pub fn of_config(config: &HmacConfig, faults: &mut Faults) -> Option<Self> {
         let words = Words {
             place: Some(config),
+            scheme: "hmac",
             algorithm: text(&config.algorithm),
             header: text(&config.header),
             parse: text(&config.parse),
@@ -47,15 +44,32 @@ impl Recipe {
             timestamp: text(&config.timestamp),
             timestamp_unit: text(&config.timestamp_unit),
             tolerance: config.tolerance.as_ref().map(|tolerance| tolerance.value),
+            past_only: false,
+            key_id: None,
+            requires: Vec::new(),
         };
-        words
-            .resolve(&mut |key, what| faults.add(words.place_of(key), format!("{}.{key}", config.path), what))
+        let recipe = words.resolve(&mut |key, what| {
+            faults.add(words.place_of(key), format!("{}.{key}", config.path), what)
+        });
+        recipe.map(Box::new).map(Scheme::Recipe)
     }
+}
+
+fn credential(preset: &Preset) -> Option<Credential> {
+    let words = preset.header.as_deref()?;
+    let place = Place::from_words(words).or_else(|| header_name(words).map(Place::Header))?;
+    let form = match &preset.parse {
+        None => Form::Token,
+        Some(rule) => Form::After(rule.strip_prefix("prefix:")?.to_owned()),
+    };
+    Some(Credential::new(place, form))
 }
 
 /// Words that are not yet known to mean anything.
 struct Words<'w> {
+    /// Where they stand; `None` where they are a preset's, which may say more than a configuration.
     place: Option<&'w HmacConfig>,
+    scheme: &'w str,
     algorithm: Option<&'w str>,
     header: Option<&'w str>,
     parse: Option<&'w str>,
@@ -66,22 +80,54 @@ struct Words<'w> {
     timestamp: Option<&'w str>,
     timestamp_unit: Option<&'w str>,
     tolerance: Option<Duration>,
+    past_only: bool,
+    key_id: Option<&'w str>,
+    requires: Vec<(String, String)>,
 }
 
 /// Takes a key and what is wrong with it.
 type Refuse<'f> = &'f mut dyn FnMut(&'static str, String);
 
-impl Words<'_> {
+impl<'w> Words<'w> {
+    fn of_preset(preset: &'w Preset) -> Self {
+        let requires = preset.requires.iter().map(|(name, value)| (name.clone(), value.clone()));
+        Self {
+            place: None,
+            scheme: &preset.scheme,
+            algorithm: preset.algorithm.as_deref(),
+            header: preset.header.as_deref(),
+            parse: preset.parse.as_deref(),
+            ed25519: preset.ed25519.as_deref(),
+            encoding: preset.encoding.as_deref(),
+            key: preset.key.as_deref(),
+            content: preset.content.as_deref(),
+            timestamp: preset.timestamp.as_deref(),
+            timestamp_unit: preset.timestamp_unit.as_deref(),
+            tolerance: preset.tolerance.as_deref().and_then(|text| humantime::parse_duration(text).ok()),
+            past_only: preset.past_only,
+            key_id: preset.key_id.as_deref(),
+            requires: requires.collect(),
+        }
+    }
+
     fn resolve(&self, refuse: Refuse<'_>) -> Option<Recipe> {
         let algorithm = one_of(
             self.algorithm.or(Some("sha256")),
             "algorithm",
             "\"sha1\", \"sha256\", \"sha384\" or \"sha512\"",
-            algorithm,
+            |word| algorithm(self.scheme, word),
             refuse,
         );
-        let header =
-            one_of(self.header, "header", "the name of the header with the signature", header_name, refuse);
+        let signature = one_of(
+            self.header,
+            "header",
+            "the name of the header with the signature",
+            |words| match self.place {
+                Some(_) => header_name(words).map(|name| SignaturePlace::Headers(vec![name])),
+                None => SignaturePlace::from_words(words),
+            },
+            refuse,
+        );
         let parse =
             one_of(self.parse.or(Some("whole")), "parse", ParseRule::GRAMMAR, ParseRule::from_words, refuse);
         let encoding = one_of(
@@ -100,22 +146,36 @@ impl Words<'_> {
         );
         let content =
             one_of(self.content.or(Some("{body}")), "content", Content::GRAMMAR, Content::from_words, refuse);
-        if content.as_ref().is_some_and(|content| !content.covers_body()) {
+        let is_of_user = self.place.is_some();
+        if content.as_ref().is_some_and(Content::holds_secret) && self.scheme != "digest" {
+            refuse("content", "names {secret}, with which an HMAC is keyed already; remove it".to_owned());
+        }
+        if is_of_user && content.as_ref().is_some_and(|content| !content.covers_body()) {
             refuse("content", "does not cover {body}, so that anybody could alter it; add {body}".to_owned());
         }
         let timestamp = self.timestamp_rule(refuse);
         if let (Some(parse), Some(content)) = (&parse, &content) {
             refuse_unknown_fields(parse, content, timestamp.as_ref().and_then(Option::as_ref), refuse);
         }
+        let (signature, content) = (signature?, content?);
+        let key_id = self.key_id.and_then(Place::from_words);
+        let in_body = match &signature {
+            SignaturePlace::Value(place) => Some(place),
+            SignaturePlace::Headers(_) | SignaturePlace::Numbered(_) => None,
+        };
+        let pointers = Pointers::of(content.places().chain(&key_id).chain(in_body));
         Some(Recipe {
             algorithm: algorithm?,
-            header: header?,
+            signature,
             parse: parse?,
             ed25519: self.ed25519.and_then(ParseRule::from_words),
             encoding: encoding?,
             key_form: key_form?,
-            content: content?,
+            content,
             timestamp: timestamp?,
+            key_id,
+            requires: self.requires.clone(),
+            pointers,
         })
     }
 
@@ -140,14 +200,13 @@ impl Words<'_> {
             return unit.map(|_| None);
         }
         let words = "\"header:NAME\", \"field:NAME\" or \"json:/POINTER\"";
-        let not_hash =
-            |text: &str| value::Place::from_words(text).filter(|place| *place != value::Place::BodyHash);
+        let not_hash = |text: &str| Place::from_words(text).filter(|place| *place != Place::BodyHash);
         let place = one_of(self.timestamp, "timestamp", words, not_hash, refuse);
         let tolerance = self.tolerance.unwrap_or(TOLERANCE);
-        Some(Some(TimestampRule { place: place?, unit: unit?, tolerance }))
+        Some(Some(TimestampRule { place: place?, unit: unit?, tolerance, past_only: self.past_only }))
     }
 
-    fn place_of(&self, key: &str) -> &Place {
+    fn place_of(&self, key: &str) -> &config::Place {
         let config = self.place.expect("only the configuration's words have places");
         let placed = match key {
             "algorithm" => &config.algorithm,
@@ -172,14 +231,14 @@ fn refuse_unknown_fields(
     timestamp: Option<&TimestampRule>,
     refuse: Refuse<'_>,
 ) {
-    if matches!(parse, ParseRule::Pairs { .. }) {
+    if matches!(parse, ParseRule::Pairs { .. } | ParseRule::Tail(_)) {
         return;
     }
-    let what = "names a field, and only a header that is parsed as \"kv:…\" has fields; name a header, or change parse";
-    if content.parts().iter().any(|part| matches!(part, Part::Field(_))) {
+    let what = "names a field, and only a header that is parsed as \"kv:…\" or \"tail:…\" has fields; name a header, or change parse";
+    if content.places().any(|place| matches!(place, Place::Field(_))) {
         refuse("content", what.to_owned());
     }
-    if timestamp.is_some_and(|rule| matches!(rule.place, value::Place::Field(_))) {
+    if timestamp.is_some_and(|rule| matches!(rule.place, Place::Field(_))) {
         refuse("timestamp", what.to_owned());
     }
 }
@@ -206,19 +265,18 @@ fn one_of<T>(
     value
 }
 
-fn algorithm(word: &str) -> Option<hmac::Algorithm> {
-    match word {
+fn algorithm(scheme: &str, word: &str) -> Option<Algorithm> {
+    match (scheme, word) {
         // Some senders sign with nothing better; as a MAC it is still sound.
-        "sha1" => Some(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY),
-        "sha256" => Some(hmac::HMAC_SHA256),
-        "sha384" => Some(hmac::HMAC_SHA384),
-        "sha512" => Some(hmac::HMAC_SHA512),
+        ("hmac", "sha1") => Some(Algorithm::Hmac(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY)),
+        ("hmac", "sha256") => Some(Algorithm::Hmac(hmac::HMAC_SHA256)),
+        ("hmac", "sha384") => Some(Algorithm::Hmac(hmac::HMAC_SHA384)),
+        ("hmac", "sha512") => Some(Algorithm::Hmac(hmac::HMAC_SHA512)),
+        ("digest", "sha1") => Some(Algorithm::Digest(&digest::SHA1_FOR_LEGACY_USE_ONLY)),
+        ("digest", "sha256") => Some(Algorithm::Digest(&digest::SHA256)),
+        ("ed25519", _) => Some(Algorithm::Public(Kind::Ed25519)),
+        ("ecdsa-p256", _) => Some(Algorithm::Public(Kind::EcdsaP256)),
+        ("rsa-sha256", _) => Some(Algorithm::Public(Kind::RsaSha256)),
         _ => None,
     }
-}
-
-/// A header's name in lower case.
-pub(crate) fn header_name(name: &str) -> Option<String> {
-    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
-    (!name.is_empty() && name.chars().all(is_token)).then(|| name.to_ascii_lowercase())
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use hookwell_common::config::{Config, Environment, FIXED_PROPERTIES, Fault, Faults, known_keys};
 use hookwell_ingest::source::resolve_all;
-use hookwell_ingest::verify::preset;
 
 use super::page::{Page, Row, codes_in};
 
@@ -103,7 +102,7 @@ fn a_documented_default_changes_nothing() {
             let environment = Environment::from([("S", "secret")]);
             let mut faults = Faults::default();
             let recipe = |config: &Config, faults: &mut Faults| {
-                format!("{:?}", resolve_all(config, &environment, faults)["a"].recipe)
+                format!("{:?}", resolve_all(config, &environment, faults)["a"].scheme)
             };
             assert_eq!(recipe(&with, &mut faults), recipe(&without, &mut faults), "{path} = {default}");
         } else {
@@ -141,28 +140,4 @@ fn the_fixed_properties_are_those_that_are_refused() {
     let section = page().section("Fixed properties");
     let list = section.lines().filter(|line| line.starts_with("- ")).collect::<Vec<_>>().join("\n");
     assert_eq!(codes_in(&list), FIXED_PROPERTIES);
-}
-
-#[test]
-fn every_preset_is_documented_as_it_is() {
-    let documented: Vec<_> = page()
-        .table("Presets")
-        .rows
-        .iter()
-        .map(|row| {
-            let window = Some(row.code(5)).filter(|window| !window.is_empty());
-            (row.code(0), row.code(1), row.code(2), row.code(3), row.code(4), window)
-        })
-        .collect();
-    let known = preset::all().iter().map(|(name, preset)| {
-        (
-            name.clone(),
-            preset.header.clone(),
-            preset.content.clone(),
-            preset.event_id.clone(),
-            preset.event_type.clone(),
-            preset.tolerance.clone(),
-        )
-    });
-    assert_eq!(documented, known.collect::<Vec<_>>());
 }

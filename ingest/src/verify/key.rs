@@ -1,0 +1,133 @@
+//! What a source's secrets become: keys that signatures are held against.
+
+use ring::{digest, hmac};
+use subtle::ConstantTimeEq;
+use unicode_normalization::UnicodeNormalization;
+
+use super::public_key::{Kind, PublicKey};
+use super::signature::Encoding;
+
+/// How a secret, as its sender shows it, becomes a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyForm {
+    /// Its bytes as they are.
+    Text,
+    /// Base64.
+    Base64,
+    /// Hexadecimal.
+    Hex,
+    /// Base64 after `whsec_`, which may be missing, as Standard Webhooks has it.
+    Whsec,
+    /// Its text in Unicode's normal form KD.
+    Nfkd,
+    /// A public key in base64 DER or PEM.
+    Spki,
+}
+
+/// A secret of a source, ready to compute with.
+#[derive(Clone, Debug)]
+pub struct SigningKey {
+    /// What metrics call it: its id, or its place in the list.
+    pub label: String,
+    /// What its sender calls it, where it does.
+    pub id: Option<String>,
+    pub(super) key: Key,
+}
+
+/// What a secret is computed with.
+#[derive(Clone, Debug)]
+pub(super) enum Key {
+    Hmac(hmac::Key),
+    /// Stands in what is hashed.
+    Secret(Vec<u8>),
+    Public(PublicKey),
+}
+
+/// Which of a source's keys signed a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatchedKey(pub usize);
+
+/// How a signature is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// An HMAC.
+    Hmac(hmac::Algorithm),
+    /// The hash of a text that holds the secret.
+    Digest(&'static digest::Algorithm),
+    /// By a pair of keys.
+    Public(Kind),
+}
+
+impl Algorithm {
+    /// How many bytes a signature has, where that is fixed.
+    pub fn signature_bytes(self) -> Option<usize> {
+        match self {
+            Algorithm::Hmac(algorithm) => Some(algorithm.digest_algorithm().output_len()),
+            Algorithm::Digest(algorithm) => Some(algorithm.output_len()),
+            Algorithm::Public(Kind::Ed25519) => Some(64),
+            Algorithm::Public(Kind::EcdsaP256 | Kind::RsaSha256) => None,
+        }
+    }
+
+    /// Makes a key of `secret`; `None` where it is not written as `form` says, and where nothing but
+    /// zero bytes is left of it, which to an HMAC is the same as no key at all.
+    pub(super) fn key(self, form: KeyForm, secret: &[u8]) -> Option<Key> {
+        match self {
+            Algorithm::Hmac(algorithm) => {
+                let bytes = form.key_bytes(secret)?;
+                bytes.iter().any(|byte| *byte != 0).then(|| Key::Hmac(hmac::Key::new(algorithm, &bytes)))
+            }
+            Algorithm::Digest(_) => form.key_bytes(secret).map(Key::Secret),
+            Algorithm::Public(kind) => {
+                let encoding = if form == KeyForm::Hex { Encoding::Hex } else { Encoding::Base64 };
+                PublicKey::read(kind, encoding, secret).map(Key::Public)
+            }
+        }
+    }
+}
+
+impl KeyForm {
+    /// Reads the form from a configuration's word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        match word {
+            "text" => Some(KeyForm::Text),
+            "base64" => Some(KeyForm::Base64),
+            "hex" => Some(KeyForm::Hex),
+            "whsec" => Some(KeyForm::Whsec),
+            "nfkd" => Some(KeyForm::Nfkd),
+            "spki" => Some(KeyForm::Spki),
+            _ => None,
+        }
+    }
+
+    fn key_bytes(self, secret: &[u8]) -> Option<Vec<u8>> {
+        let text = || std::str::from_utf8(secret).ok().map(str::trim);
+        match self {
+            KeyForm::Text => Some(secret.to_vec()),
+            KeyForm::Base64 => Encoding::Base64.decode(text()?),
+            KeyForm::Hex => Encoding::Hex.decode(text()?),
+            KeyForm::Whsec => {
+                let text = text()?;
+                Encoding::Base64.decode(text.strip_prefix("whsec_").unwrap_or(text))
+            }
+            KeyForm::Nfkd => Some(text()?.nfkd().collect::<String>().into_bytes()),
+            KeyForm::Spki => None,
+        }
+    }
+}
+
+impl SigningKey {
+    /// The HMAC key; `None` where it is another kind of key.
+    pub fn hmac(&self) -> Option<&hmac::Key> {
+        match &self.key {
+            Key::Hmac(key) => Some(key),
+            Key::Secret(_) | Key::Public(_) => None,
+        }
+    }
+}
+
+/// Whether one of `signatures` equals `expected`. Each is compared to its end, and none is left out
+/// once another fits.
+pub(super) fn fits_any(expected: &[u8], signatures: &[Vec<u8>]) -> bool {
+    signatures.iter().fold(false, |fits, signature| fits | bool::from(expected.ct_eq(signature)))
+}

@@ -1,0 +1,95 @@
+//! Signatures by a key pair. The source holds the sender's public key in place of a secret, and
+//! cannot sign itself.
+
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ED25519, ED25519_PUBLIC_KEY_LEN, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
+use rustls::pki_types::SubjectPublicKeyInfoDer;
+use rustls::pki_types::pem::PemObject;
+use spki::SubjectPublicKeyInfoRef;
+use spki::der::asn1::ObjectIdentifier;
+
+use super::signature::Encoding;
+
+/// What the public key of Standard Webhooks begins with.
+const WHPK: &str = "whpk_";
+
+/// The most signatures of one request that are looked at: each costs more than an HMAC.
+const MAX_SIGNATURES: usize = 4;
+
+/// How a pair of keys signs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Ed25519.
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256, the signature in DER.
+    EcdsaP256,
+    /// RSA with PKCS #1 v1.5 and SHA-256.
+    RsaSha256,
+}
+
+/// A sender's public key.
+#[derive(Clone, Debug)]
+pub struct PublicKey(UnparsedPublicKey<Vec<u8>>);
+
+impl Kind {
+    fn algorithm(self) -> &'static dyn VerificationAlgorithm {
+        match self {
+            Kind::Ed25519 => &ED25519,
+            Kind::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            Kind::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
+        }
+    }
+
+    /// The algorithm that a key says it is for, where it says so (RFC 8410, 5480 and 8017).
+    fn object_identifier(self) -> ObjectIdentifier {
+        match self {
+            Kind::Ed25519 => ObjectIdentifier::new_unwrap("1.3.101.112"),
+            Kind::EcdsaP256 => ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
+            Kind::RsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
+        }
+    }
+}
+
+impl PublicKey {
+    /// Whether `material` claims to be the public key of a sender of Standard Webhooks.
+    pub fn is_meant(material: &[u8]) -> bool {
+        material.starts_with(WHPK.as_bytes())
+    }
+
+    /// Reads one as its sender shows it: `whpk_…`, PEM, its DER in base64, or its 32 bytes in
+    /// `encoding`.
+    pub fn read(kind: Kind, encoding: Encoding, material: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(material).ok()?.trim();
+        let bytes = match text.strip_prefix(WHPK) {
+            Some(raw) => Encoding::Base64.decode(raw),
+            None if text.starts_with("-----") => {
+                let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok()?;
+                inner(kind, der.as_ref())
+            }
+            None => {
+                let raw = encoding.decode(text).filter(|bytes| bytes.len() == ED25519_PUBLIC_KEY_LEN);
+                raw.or_else(|| inner(kind, &Encoding::Base64.decode(text)?))
+            }
+        }?;
+        let fits = match kind {
+            Kind::Ed25519 => bytes.len() == ED25519_PUBLIC_KEY_LEN,
+            Kind::EcdsaP256 => bytes.len() == 65,
+            Kind::RsaSha256 => bytes.len() > 256,
+        };
+        fits.then(|| Self(UnparsedPublicKey::new(kind.algorithm(), bytes)))
+    }
+
+    /// Whether one of `signatures` is its owner's over `content`.
+    pub fn signed(&self, content: &[u8], signatures: &[Vec<u8>]) -> bool {
+        signatures.iter().take(MAX_SIGNATURES).any(|signature| self.0.verify(content, signature).is_ok())
+    }
+}
+
+/// What ring wants of a subject's public key.
+fn inner(kind: Kind, der: &[u8]) -> Option<Vec<u8>> {
+    let info = SubjectPublicKeyInfoRef::try_from(der).ok()?;
+    let is_of_kind = info.algorithm.oid == kind.object_identifier();
+    is_of_kind.then(|| info.subject_public_key.as_bytes().map(<[u8]>::to_vec)).flatten()
+}
