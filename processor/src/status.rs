@@ -67,7 +67,9 @@ impl Status {
         }
     }
 
-    /// Log ends as the consumers saw them last, minus what is settled.
+    /// Log ends as the consumers saw them last, minus what is settled. At the end of a retry topic may
+    /// lie what was aborted, which nobody is shown and no frontier passes: where all that was shown is
+    /// settled and the consumer has met the end, nothing is left.
     fn show_lag(&self, lanes: &BTreeMap<i32, LaneView>) {
         let metrics = &self.shared.metrics;
         let clients = self.figures.all();
@@ -78,7 +80,9 @@ impl Status {
                 if let Some(end) =
                     clients.iter().filter_map(|client| log_end(client, &topic, *partition)).max()
                 {
-                    let lag = (end - frontier.0).max(0);
+                    let is_through = !lane.gauges.unsettled.contains(stream)
+                        && clients.iter().any(|client| has_met(end, client, &topic, *partition));
+                    let lag = if is_through { 0 } else { (end - frontier.0).max(0) };
                     metrics.lag.with_label_values(&[topic.as_str(), partition.to_string().as_str()]).set(lag);
                 }
             }
@@ -135,6 +139,12 @@ impl Health for Status {
 fn log_end(client: &Statistics, topic: &str, partition: i32) -> Option<i64> {
     let end = client.topics.get(topic)?.partitions.get(&partition)?.hi_offset;
     (end >= 0).then_some(end)
+}
+
+/// Whether a consumer has come to `end`, and handed over all that lies before it.
+fn has_met(end: i64, client: &Statistics, topic: &str, partition: i32) -> bool {
+    let partition = client.topics.get(topic).and_then(|topic| topic.partitions.get(&partition));
+    partition.is_some_and(|partition| partition.eof_offset >= end && partition.fetchq_cnt == 0)
 }
 
 fn as_gauge(count: usize) -> i64 {

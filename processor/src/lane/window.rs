@@ -9,7 +9,7 @@ mod settlement;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -107,6 +107,8 @@ pub struct Gauges {
     pub oldest_unsettled: Option<Timestamp>,
     /// How far each topic was read.
     pub frontiers: BTreeMap<Stream, Frontier>,
+    /// The topics of which something that was read is not settled.
+    pub unsettled: BTreeSet<Stream>,
 }
 
 /// A delivery whose handler is being called, or that is held back.
@@ -289,7 +291,12 @@ impl Window {
             state_bytes: self.table.bytes(),
             oldest_unsettled: self.ledgers.values().filter_map(Ledger::oldest).min(),
             frontiers: self.ledgers.iter().map(|(stream, ledger)| (*stream, ledger.frontier())).collect(),
+            unsettled: self.unsettled().collect(),
         }
+    }
+
+    fn unsettled(&self) -> impl Iterator<Item = Stream> {
+        self.ledgers.iter().filter(|(_, ledger)| ledger.span() > 0).map(|(stream, _)| *stream)
     }
 
     /// The states, for those who count dead letters.

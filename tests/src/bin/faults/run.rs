@@ -145,9 +145,9 @@ impl Theatre {
         let struck = thread::scope(|scope| {
             let others: Vec<_> = others
                 .iter()
-                .map(|track| scope.spawn(|| perform(track, &start, &mut Outside(self))))
+                .map(|track| scope.spawn(|| perform(track, (&start, order.length), &mut Outside(self))))
                 .collect();
-            let mut struck = perform(programs, &start, crew)?;
+            let mut struck = perform(programs, (&start, order.length), crew)?;
             crew.wait(order.length.saturating_sub(start.mono()))?;
             for other in others {
                 struck.extend(other.join().map_err(|_| anyhow!("a track panicked"))??);
@@ -220,9 +220,18 @@ trait Actor {
     fn strike(&mut self, planned: &Planned) -> Result<()>;
 }
 
-fn perform(track: &[Planned], start: &Clock, actor: &mut impl Actor) -> Result<Vec<Struck>> {
+/// Strikes one fault after the other. What has not begun when the time is up is left out: a replay
+/// takes as long as there is to read.
+fn perform(
+    track: &[Planned],
+    (start, length): (&Clock, Duration),
+    actor: &mut impl Actor,
+) -> Result<Vec<Struck>> {
     let mut struck = Vec::new();
     for planned in track {
+        if length <= start.mono() {
+            break;
+        }
         actor.wait(planned.begin.saturating_sub(start.mono()))?;
         let begin = start.now().wall.as_millis();
         actor.strike(planned).with_context(|| planned.to_string())?;
