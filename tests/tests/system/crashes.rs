@@ -20,7 +20,6 @@ tests![
     killed_with_records_in_an_open_transaction_they_stay_invisible,
     killed_with_a_dead_letter_sent_and_its_state_not_neither_counts,
     killed_with_a_retry_sent_and_its_state_not_neither_counts,
-    what_was_aborted_at_the_end_of_a_retry_topic_is_no_lag,
     killed_with_a_state_sent_and_the_next_dead_letter_not_neither_counts,
     killed_with_offsets_in_an_open_transaction_they_do_not_count,
     killed_before_the_commit_is_sent_nothing_counts,
@@ -97,26 +96,6 @@ fn killed_with_a_retry_sent_and_its_state_not_neither_counts(common: &Common) ->
         &["flaky-1"],
         [("retry.1", 1), ("state", 0)],
     )
-}
-
-fn what_was_aborted_at_the_end_of_a_retry_topic_is_no_lag(common: &Common) -> Result<()> {
-    let stage = common.stage_with(|settings| settings.partitions = 1)?;
-    stage.handler.answer(|_| Reply::from(500));
-    stage.accept(&["one"])?;
-    let processor = stage.start_processor("transaction-record-sent=sleep(60000)")?;
-    let retries = stage.topic("retry.1");
-    wait::until("a retry", || Ok((stage.reader.read_uncommitted(&retries)?.len() == 1).then_some(())))?;
-    processor.kill()?;
-
-    stage.handler.answer(|_| Reply::from(200));
-    let processor = stage.processor()?;
-    ensure!(stage.until_settled(&["one"])?.is_clean());
-    ensure!(stage.reader.read(&retries)?.is_empty() && stage.reader.ends(&retries)?[&0].1 > 0);
-    let lag = |topic: &str| processor.metric("hookwell_processor_lag_records", &[topic]);
-    wait::until("no lag", || {
-        let is_known = processor.metrics()?.contains(&format!("topic=\"{retries}\""));
-        Ok((is_known && lag("retry.1\"")? == 0.0 && lag("events\"")? == 0.0).then_some(()))
-    })
 }
 
 fn killed_with_a_state_sent_and_the_next_dead_letter_not_neither_counts(common: &Common) -> Result<()> {

@@ -15,6 +15,7 @@ use crate::{Common, tests};
 tests![
     programs_killed_at_random_under_load_lose_nothing_and_settle_everything_once,
     an_ingest_that_freezes_for_long_and_thaws_loses_nothing_that_it_acknowledged,
+    what_was_aborted_at_the_end_of_a_retry_topic_is_no_lag,
 ];
 
 const STEADY: Plan = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(15) };
@@ -95,4 +96,24 @@ fn an_ingest_that_freezes_for_long_and_thaws_loses_nothing_that_it_acknowledged(
     judge(&stage, &load)?;
     ensure!(ingest.stop()?.success() && processor.stop()?.success());
     Ok(())
+}
+
+fn what_was_aborted_at_the_end_of_a_retry_topic_is_no_lag(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    stage.handler.answer(|_| Reply::from(500));
+    stage.accept(&["one"])?;
+    let processor = stage.start_processor("transaction-record-sent=sleep(60000)")?;
+    let retries = stage.topic("retry.1");
+    wait::until("a retry", || Ok((stage.reader.read_uncommitted(&retries)?.len() == 1).then_some(())))?;
+    processor.kill()?;
+
+    stage.handler.answer(|_| Reply::from(200));
+    let processor = stage.processor()?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    ensure!(stage.reader.read(&retries)?.is_empty() && stage.reader.ends(&retries)?[&0].1 > 0);
+    let lag = |topic: &str| processor.metric("hookwell_processor_lag_records", &[topic]);
+    wait::until("no lag", || {
+        let is_known = processor.metrics()?.contains(&format!("topic=\"{retries}\""));
+        Ok((is_known && lag("retry.1\"")? == 0.0 && lag("events\"")? == 0.0).then_some(()))
+    })
 }
