@@ -140,8 +140,9 @@ impl<'w> Words<'w> {
         let key_form = one_of(
             self.key.or(Some("text")),
             "key",
-            "\"text\", \"base64\", \"hex\" or \"whsec\"",
-            KeyForm::from_word,
+            "\"text\", \"base64\", \"hex\", \"whsec\" or \"nfkd\"",
+            // A public key is no key of an HMAC.
+            |word| KeyForm::from_word(word).filter(|form| *form != KeyForm::Spki || self.place.is_none()),
             refuse,
         );
         let content =
@@ -181,7 +182,7 @@ impl<'w> Words<'w> {
 
     /// The outer `None` for a fault, the inner for no timestamp.
     fn timestamp_rule(&self, refuse: Refuse<'_>) -> Option<Option<TimestampRule>> {
-        let unit_words = "\"s\", \"ms\" or \"rfc3339\"";
+        let unit_words = "\"s\", \"ms\", \"rfc3339\" or \"iso8601\"";
         let unit = one_of(
             self.timestamp_unit.or(Some("s")),
             "timestamp_unit",
@@ -199,7 +200,7 @@ impl<'w> Words<'w> {
             }
             return unit.map(|_| None);
         }
-        let words = "\"header:NAME\", \"field:NAME\" or \"json:/POINTER\"";
+        let words = "\"header:NAME\", \"field:NAME\", \"json:/POINTER\", \"form:NAME\" or \"query:NAME\"";
         let not_hash = |text: &str| Place::from_words(text).filter(|place| *place != Place::BodyHash);
         let place = one_of(self.timestamp, "timestamp", words, not_hash, refuse);
         let tolerance = self.tolerance.unwrap_or(TOLERANCE);
