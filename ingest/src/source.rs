@@ -58,7 +58,7 @@ impl Source {
         let keys = resolve_keys(config, scheme.as_ref(), environment, faults);
         let public_url = resolve_url(config, scheme.as_ref(), faults);
         let event_id = config.event_id.as_ref();
-        let default_id = preset.and_then(|preset| preset.event_id.as_deref()).unwrap_or("body-hash");
+        let default_id = preset.map_or("body-hash", Preset::event_id);
         let event_id = resolve_rule(config, "event_id", event_id, Some(default_id), faults);
         let event_type = config.event_type.as_ref();
         let default_type = preset.and_then(|preset| preset.event_type.as_deref());

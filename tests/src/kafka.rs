@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -27,19 +27,8 @@ pub fn project() -> PathBuf {
 /// listeners without a port of their own, among those that this process has for itself, and comes
 /// again only after all others of them.
 pub fn free_port() -> Result<u16> {
-    static OURS: OnceLock<Block> = OnceLock::new();
-    static CLAIM: Mutex<()> = Mutex::new(());
-    let block = {
-        let _alone = CLAIM.lock().unwrap_or_else(PoisonError::into_inner);
-        match OURS.get() {
-            Some(block) => block,
-            None => {
-                let block = Block::claim()?;
-                OURS.get_or_init(|| block)
-            }
-        }
-    };
-    block.next()
+    static OURS: LazyLock<Option<Block>> = LazyLock::new(Block::claim);
+    OURS.as_ref().context("too many processes of the tests run at once")?.next()
 }
 
 /// Ports of one process. It holds the first of them for as long as it lives, so that no other process
@@ -56,13 +45,13 @@ impl Block {
     const PORTS: u16 = 2_000;
     const BLOCKS: u16 = 11;
 
-    fn claim() -> Result<Self> {
+    fn claim() -> Option<Self> {
         let mut firsts = (0..Self::BLOCKS).map(|number| Self::FIRST + number * Self::PORTS);
         let claim = |first| {
             let _claim = TcpListener::bind(("127.0.0.1", first)).ok()?;
             Some(Self { first, given: AtomicU16::new(0), _claim })
         };
-        firsts.find_map(claim).context("too many processes of the tests run at once")
+        firsts.find_map(claim)
     }
 
     fn next(&self) -> Result<u16> {

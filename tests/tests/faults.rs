@@ -2,8 +2,8 @@
 //! is settled, once.
 //!
 //! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
-//! detours for all rows that spoil the network, side by side; for each
-//! seed a Kafka of its own, one at a time.
+//! detours for all rows that spoil the network, side by side; for each seed
+//! a Kafka of its own, one at a time.
 
 mod faults {
     pub(crate) mod brokers;

@@ -1,13 +1,13 @@
 //! Senders that sign nothing and show what only they know: a token, or a name and a password. It
 //! proves who sends, and not that nobody has altered the body on its way.
 
-use std::borrow::Cow;
+use std::convert::Infallible;
 
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
 use super::explain::{Step, Trace};
-use super::key::{Key, MatchedKey, SigningKey};
+use super::key::{Key, MatchedKey, SigningKey, first_fitting};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
 use super::value::{Place, Pointers, find};
@@ -77,14 +77,11 @@ impl Credential {
         let shown = self.shown(request, trace)?;
         // Hashed, so that a comparison does not tell how long a secret is.
         let shown = digest(&SHA256, &shown);
-        let mut matched = None;
-        for (index, key) in keys.iter().enumerate() {
-            let Key::Secret(secret) = &key.key else { continue };
-            let fits = bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref()));
-            if fits && matched.is_none() {
-                matched = Some(MatchedKey(index));
-            }
-        }
+        let fits = |key: &SigningKey| {
+            let Key::Secret(secret) = &key.key else { return Ok(false) };
+            Ok(bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref())))
+        };
+        let Ok(matched) = first_fitting::<Infallible>(keys, fits);
         match matched {
             Some(MatchedKey(index)) => {
                 trace.passed(Step::Signature, || format!("is secret {}", keys[index].label));
@@ -96,11 +93,7 @@ impl Credential {
         }
     }
 
-    fn shown<'r>(
-        &self,
-        request: &UnverifiedRequest<'r>,
-        trace: &mut impl Trace,
-    ) -> Result<Cow<'r, [u8]>, Rejection> {
+    fn shown(&self, request: &UnverifiedRequest<'_>, trace: &mut impl Trace) -> Result<Vec<u8>, Rejection> {
         let step = Step::SignatureHeader;
         if let Place::Header(name) = &self.place
             && request.headers.is_repeated(name)
@@ -120,7 +113,7 @@ impl Credential {
         match self.form.read(&value) {
             Some(shown) => {
                 trace.passed(Step::SignatureForm, || format!("{} bytes", shown.len()));
-                Ok(Cow::Owned(shown))
+                Ok(shown)
             }
             None => Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
                 format!("{:?} is not of the form {:?}", self.place, self.form)

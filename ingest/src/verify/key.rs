@@ -116,18 +116,23 @@ impl KeyForm {
     }
 }
 
-impl SigningKey {
-    /// The HMAC key; `None` where it is another kind of key.
-    pub fn hmac(&self) -> Option<&hmac::Key> {
-        match &self.key {
-            Key::Hmac(key) => Some(key),
-            Key::Secret(_) | Key::Public(_) => None,
-        }
-    }
-}
-
 /// Whether one of `signatures` equals `expected`. Each is compared to its end, and none is left out
 /// once another fits.
 pub(super) fn fits_any(expected: &[u8], signatures: &[Vec<u8>]) -> bool {
     signatures.iter().fold(false, |fits, signature| fits | bool::from(expected.ct_eq(signature)))
+}
+
+/// The first of `keys` that fits. None is left out once another has, so that the time does not tell
+/// which one it was.
+pub(super) fn first_fitting<E>(
+    keys: &[SigningKey],
+    mut fits: impl FnMut(&SigningKey) -> Result<bool, E>,
+) -> Result<Option<MatchedKey>, E> {
+    let mut matched = None;
+    for (index, key) in keys.iter().enumerate() {
+        if fits(key)? && matched.is_none() {
+            matched = Some(MatchedKey(index));
+        }
+    }
+    Ok(matched)
 }

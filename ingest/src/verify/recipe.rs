@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::content::{Content, MissingPart};
 use super::explain::{Step, Trace};
-use super::key::{Algorithm, Key, KeyForm, MatchedKey, SigningKey, fits_any};
+use super::key::{Algorithm, Key, KeyForm, MatchedKey, SigningKey, first_fitting, fits_any};
 use super::public_key::{Kind, PublicKey};
 use super::request::UnverifiedRequest;
 use super::signature::{Encoding, ParseRule};
@@ -142,11 +142,6 @@ impl Recipe {
     /// Whether the sender names the key that it signed with.
     pub fn names_keys(&self) -> bool {
         self.key_id.is_some()
-    }
-
-    /// Whether the time of signing is bounded.
-    pub fn has_window(&self) -> bool {
-        self.timestamp.is_some()
     }
 
     /// The value of another pair of the signature header.
@@ -303,19 +298,13 @@ impl<'p> Pass<'p, '_> {
         }
         self.refuse_repeated(trace)?;
         let named = self.named_key(trace)?;
-        let mut matched = None;
-        for (index, key) in keys.iter().enumerate() {
-            if named.is_some() && key.id.as_deref().map(str::as_bytes) != named.as_deref() {
-                continue;
-            }
-            let fits = self.fits(key, signatures).map_err(|MissingPart(place)| {
-                let words = || format!("{place:?} is signed, and not there");
-                trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
-            })?;
-            if fits && matched.is_none() {
-                matched = Some(MatchedKey(index));
-            }
-        }
+        let is_meant =
+            |key: &SigningKey| named.is_none() || key.id.as_deref().map(str::as_bytes) == named.as_deref();
+        let fits = |key: &SigningKey| if is_meant(key) { self.fits(key, signatures) } else { Ok(false) };
+        let matched = first_fitting(keys, fits).map_err(|MissingPart(place)| {
+            let words = || format!("{place:?} is signed, and not there");
+            trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
+        })?;
         match matched {
             Some(MatchedKey(index)) => {
                 trace.passed(Step::Signature, || format!("fits with secret {}", keys[index].label));
