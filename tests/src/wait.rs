@@ -8,7 +8,7 @@ use hookwell_common::lifecycle::Clock;
 
 /// How long a condition may take to come true on a slow machine before a test gives up. No test
 /// passes or fails by how long it took.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(300);
 
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 

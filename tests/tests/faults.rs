@@ -2,8 +2,8 @@
 //! is settled, once.
 //!
 //! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
-//! detours for all rows that spoil the network, side by side; for each seed
-//! a Kafka of its own, one at a time.
+//! detours for all rows that spoil the network, side by side; for each seed and for whoever kills
+//! the only node a Kafka of its own, one at a time.
 
 mod faults {
     pub(crate) mod brokers;
@@ -32,8 +32,8 @@ pub(crate) struct Common {
     node: Lazy,
     /// Held by whoever strikes nodes of the cluster.
     turn: Mutex<()>,
-    /// Held by whoever breaks everything, on a Kafka of its own.
-    everything: Mutex<()>,
+    /// Held by whoever has a Kafka of its own.
+    own_kafka: Mutex<()>,
 }
 
 /// A Kafka that is started when the first row needs it.
@@ -85,9 +85,9 @@ impl Common {
         Ok(Turn { kafka, _turn: turn })
     }
 
-    /// The turn of one that breaks everything.
-    pub(crate) fn everything(&self) -> MutexGuard<'_, ()> {
-        self.everything.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The turn of one that starts a Kafka of its own.
+    pub(crate) fn own_kafka(&self) -> MutexGuard<'_, ()> {
+        self.own_kafka.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// One node with detours, for all.
@@ -121,7 +121,7 @@ fn main() -> Result<ExitCode> {
         cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
         node: Lazy::new(Shape { nodes: 1, doors: 4 })?,
         turn: Mutex::new(()),
-        everything: Mutex::new(()),
+        own_kafka: Mutex::new(()),
     });
     let trial = |file: &str, (name, test): Test| {
         let common = Arc::clone(&common);

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use hookwell_tests::kafka::Kafka;
 use hookwell_tests::load::Plan;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, SOME, TOPICS, settings};
+use super::drill::{Drill, SOME, settings};
 use crate::{Common, tests};
 
 tests![
@@ -49,7 +48,7 @@ fn the_transaction_coordinator_is_killed(common: &Common) -> Result<()> {
     drill.during("the transaction coordinator is killed", |drill| {
         turn.kafka.node(coordinator)?.kill()?;
         drill.load.until_sent(SOME)?;
-        until_all_go_on(&turn.kafka, drill)?;
+        drill.until_all_go_on()?;
         drill.until_settled_more(2 * SOME)
     })?;
     ensure!(turn.kafka.transaction_coordinator(&lane)? != coordinator);
@@ -82,29 +81,11 @@ fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Commo
             drill.load.until_sent(20)?;
             wait::pause(Duration::from_millis(round * 37 % 100));
             coordinator.kill()?;
-            until_all_go_on(kafka, drill).with_context(|| format!("in round {round}"))
+            drill.until_all_go_on().with_context(|| format!("in round {round}"))
         })?;
         coordinator.revive()?;
         kafka.until_healthy()?;
     }
-    until_all_go_on(kafka, &drill)?;
+    drill.until_all_go_on()?;
     drill.end()
-}
-
-/// Waits until on every partition that transactions write to, the last stable offset is beyond
-/// what is its end now: no transaction that is open now is still open.
-fn until_all_go_on(kafka: &Kafka, drill: &Drill) -> Result<()> {
-    let reader = &drill.stage.reader;
-    let topics: Vec<_> = TOPICS.iter().map(|topic| drill.stage.topic(topic)).collect();
-    let look = || reader.ends_of(topics.iter().map(String::as_str).chain(["__consumer_offsets"]));
-    let goals = wait::until("the ends of all topics", || look().map(Some))?;
-    let gone_on = wait::until("every open transaction to end", || {
-        for (topic, ends) in look()? {
-            let goals = &goals[topic];
-            let behind: Vec<_> = ends.iter().filter(|(id, (stable, _))| *stable < goals[id].1).collect();
-            ensure!(behind.is_empty(), "{topic}: {behind:?} of {goals:?}");
-        }
-        Ok(Some(()))
-    });
-    gone_on.with_context(|| format!("hanging: {:?}", kafka.hanging_transactions()))
 }

@@ -78,6 +78,25 @@ impl Drill {
         wait::until("events to be settled", || Ok((goal <= settled()?).then_some(())))
     }
 
+    /// Waits until on every partition that transactions write to, the last stable offset is beyond
+    /// what is its end now: no transaction that is open now, or whose end Kafka has forgotten, is
+    /// still open.
+    pub(crate) fn until_all_go_on(&self) -> Result<()> {
+        let reader = &self.stage.reader;
+        let topics: Vec<_> = TOPICS.iter().map(|topic| self.stage.topic(topic)).collect();
+        let look = || reader.ends_of(topics.iter().map(String::as_str).chain(["__consumer_offsets"]));
+        let goals = wait::until("the ends of all topics", || look().map(Some))?;
+        let gone_on = wait::until("every open transaction to end", || {
+            for (topic, ends) in look()? {
+                let goals = &goals[topic];
+                let behind: Vec<_> = ends.iter().filter(|(id, (stable, _))| *stable < goals[id].1).collect();
+                ensure!(behind.is_empty(), "{topic}: {behind:?} of {goals:?}");
+            }
+            Ok(Some(()))
+        });
+        gone_on.with_context(|| format!("hanging: {:?}", self.stage.kafka.hanging_transactions()))
+    }
+
     /// Waits until ingest refuses, as it has to: with 503, and `Retry-After`.
     pub(crate) fn until_refused(&self, signed: &Signed) -> Result<()> {
         wait::until("ingest to refuse", || {

@@ -33,7 +33,7 @@ fn a_seed_that_nobody_has_tried_keeps_every_promise(common: &Common) -> Result<(
 
 /// A run of seconds: what lasts longer is drawn by `make faults` and `make soak`.
 fn keeps_every_promise(common: &Common, arguments: &[&str]) -> Result<()> {
-    let _turn = common.everything();
+    let _turn = common.own_kafka();
     let mut command = Command::new(env!("CARGO_BIN_EXE_faults"));
     command.args(["--minutes", "0.3"]).args(arguments);
     // What it leaves behind lies in the project's folder.
