@@ -37,7 +37,7 @@ pub fn accept(
     trace: &mut impl Trace,
 ) -> Result<Accepted, Rejection> {
     let source = verified.source();
-    let found = source.pointers.look_up(&body);
+    let found = source.pointers.look_up(&source.scheme.document(verified.request()));
     let id = event_id(verified, &found, &body, unique, trace)?;
     let kind = event_kind(verified, &found, trace)?;
     let kept_headers = kept_headers(verified)?;
@@ -125,8 +125,7 @@ fn refuse_repeated(
 fn value_at<'v>(verified: &VerifiedRequest<'v>, place: &Place, found: &Found<'_>) -> Option<Cow<'v, [u8]>> {
     let request = verified.request();
     let Place::Field(name) = place else { return find(request, place, found) };
-    let recipe = verified.source().scheme.recipe()?;
-    recipe.field(request, name).map(Cow::Borrowed)
+    verified.source().scheme.field(request, name)
 }
 
 fn kept_headers(verified: &VerifiedRequest<'_>) -> Result<Vec<(ByteString, Bytes)>, Rejection> {

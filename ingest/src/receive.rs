@@ -131,7 +131,7 @@ impl Gateway {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Rejection::ShuttingDown);
         }
-        if request.method() != actix_web::http::Method::POST {
+        if !source.methods.iter().any(|method| method == request.method().as_str()) {
             return Err(Rejection::MethodNotAllowed);
         }
         self.check_address(request, source)?;

@@ -10,12 +10,10 @@ use hookwell_common::lifecycle::{Clock, Failure, print};
 use hookwell_common::time::Timestamp;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use serde_json::{Value, json};
 
 use crate::cli::Loaded;
 use crate::source::Source;
-use crate::verify::recipe::{Recipe, TimestampRule};
-use crate::verify::scheme::Signing;
+use crate::verify::draft::{Draft, Signing};
 use crate::verify::value::{Place, ValueRule};
 
 /// How long one answer may take.
@@ -118,27 +116,29 @@ fn sign(
     now: Timestamp,
     tamper: bool,
 ) -> Result<Signed, Failure> {
-    let mut headers = vec![("content-type".to_owned(), b"application/json".to_vec())];
-    let mut invented = json!({});
-    place(&source.event_id, id, &mut headers, &mut invented);
+    let mut draft = body.map_or_else(Draft::default, Draft::of_body);
+    place(&source.event_id, id, &mut draft);
     if let Some(rule) = &source.event_type {
-        place(rule, "hookwell.test", &mut headers, &mut invented);
+        place(rule, "hookwell.test", &mut draft);
     }
-    let timestamp = source.scheme.recipe().and_then(Recipe::timestamp);
-    if let Some(TimestampRule { place: at @ Place::Json(_), unit, .. }) = timestamp {
-        put(at, &unit.write(now), &mut headers, &mut invented);
-    }
-    if let Some((at, shown)) = source.keys.iter().find_map(|key| source.scheme.shown_in_body(key)) {
-        put(at, &shown, &mut headers, &mut invented);
-    }
-    let mut body = body.map_or_else(|| invented.to_string().into_bytes(), <[u8]>::to_vec);
     let query = url.split_once('?').map(|(_, query)| query);
     let url = source.signed_url(query);
-    let signing = Signing { body: &body, url: &url, now, filler: id };
-    if !source.keys.iter().any(|key| source.scheme.sign(&mut headers, key, signing)) {
+    if draft.body.is_empty() {
+        draft.body = b"{}".to_vec();
+    }
+    let signing = Signing { url: &url, now, filler: id };
+    // The first of several secrets that can sign.
+    let signed = source.keys.iter().find_map(|key| {
+        let mut draft = draft.clone();
+        source.scheme.sign(&mut draft, key, &signing).map(|()| draft)
+    });
+    let Some(signed) = signed else {
         let what = "the source has public keys only, with which nothing can be signed";
         return Err(Failure::Usage(what.to_owned()));
-    }
+    };
+    let kind = if signed.is_json() { "application/json" } else { "application/x-www-form-urlencoded" };
+    let Draft { mut headers, mut body, .. } = signed;
+    headers.push(("content-type".to_owned(), kind.as_bytes().to_vec()));
     if tamper {
         body.push(b' ');
     }
@@ -152,30 +152,10 @@ fn sign(
 
 /// Puts `value` where the first alternative of `rule` looks for it: of places that are joined into the
 /// last, with a word of ours in the others.
-fn place(rule: &ValueRule, value: &str, headers: &mut Vec<(String, Vec<u8>)>, body: &mut Value) {
+fn place(rule: &ValueRule, value: &str, draft: &mut Draft) {
     let Some((last, others)) = rule.alternatives().next().and_then(<[Place]>::split_last) else { return };
-    others.iter().for_each(|other| put(other, "hookwell", headers, body));
-    put(last, value, headers, body);
-}
-
-/// What is there already stays, for one place may hold both the id and the type.
-fn put(place: &Place, value: &str, headers: &mut Vec<(String, Vec<u8>)>, body: &mut Value) {
-    match place {
-        Place::Header(name) if headers.iter().any(|(known, _)| known == name) => {}
-        Place::Header(name) => headers.push((name.clone(), value.as_bytes().to_vec())),
-        Place::Json(pointer) => {
-            let slot = pointer.iter().try_fold(&mut *body, |at, key| {
-                if !at.is_object() {
-                    *at = json!({});
-                }
-                at.as_object_mut().map(|object| object.entry(key.clone()).or_insert(Value::Null))
-            });
-            if let Some(slot) = slot.filter(|slot| slot.is_null()) {
-                *slot = json!(value);
-            }
-        }
-        Place::Field(_) | Place::Form(_) | Place::Query(_) | Place::BodyHash => {}
-    }
+    others.iter().for_each(|other| draft.put(other, "hookwell"));
+    draft.put(last, value);
 }
 
 /// The listener's address as a client can reach it.
@@ -206,7 +186,7 @@ mod tests {
     /// The id and the type of what is sent to `url` for a source of `table`, if it is accepted.
     fn sent(table: &str, url: &str) -> Option<(String, String)> {
         let source = source(table, &[secret_for(table)]);
-        let Signed { headers, body } = sign(&source, "evt_1", None, url, NOW, false).unwrap();
+        let Signed { headers, body } = sign(&source, "evt_1", None, url, NOW, false).ok()?;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
         let query = url.split_once('?').map(|(_, query)| query);

@@ -27,6 +27,8 @@ pub struct Source {
     pub allow_from: Vec<IpNet>,
     /// The URL that the sender was given; empty where its scheme signs none.
     pub public_url: String,
+    /// The methods that it uses.
+    pub methods: Vec<String>,
     /// Where the event id lies.
     pub event_id: ValueRule,
     /// What to do with an event that has none.
@@ -73,6 +75,7 @@ impl Source {
             keys,
             allow_from: config.allow_from.clone(),
             public_url,
+            methods: preset.map_or_else(|| vec!["POST".to_owned()], |preset| preset.methods.clone()),
             event_id: event_id?,
             event_id_missing: config.event_id_missing,
             event_type,
@@ -98,7 +101,11 @@ fn resolve_preset(config: &SourceConfig, faults: &mut Faults) -> Option<&'static
     found
 }
 
-fn resolve_scheme(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Faults) -> Option<Scheme> {
+fn resolve_scheme(
+    config: &SourceConfig,
+    preset: Option<&'static Preset>,
+    faults: &mut Faults,
+) -> Option<Scheme> {
     match (&config.preset, &config.hmac) {
         (Some(named), Some(_)) => {
             let what = "stands beside [sources.hmac], and only one of the two can say how the sender signs; remove one";
@@ -130,8 +137,8 @@ fn resolve_keys(
         let Some(secret) = material.resolve(environment, faults) else { continue };
         let label = material.id.clone().unwrap_or_else(|| index.to_string());
         let Some(scheme) = scheme else { continue };
-        if scheme.names_keys() && material.id.is_none() {
-            let what = "needs an id, for this sender names the key that it signed with; add id = \"…\" as it calls it";
+        if scheme.facts().needs_ids && material.id.is_none() {
+            let what = "needs an id, by which this sender knows it; add id = \"…\" as it calls it";
             faults.add(&material.place, material.key.clone(), what);
         }
         match scheme.key(label, material.id.clone(), secret.reveal()) {
@@ -140,7 +147,7 @@ fn resolve_keys(
                 let what = format!(
                     "{} does not hold a key as this sender shows it ({})",
                     material.origin,
-                    scheme.key_words()
+                    scheme.facts().key_words
                 );
                 faults.add(&material.place, material.key.clone(), what);
             }
@@ -162,7 +169,7 @@ fn resolve_url(config: &SourceConfig, scheme: Option<&Scheme>, faults: &mut Faul
             url.value.clone()
         }
         None => {
-            if scheme.is_some_and(Scheme::covers_url) {
+            if scheme.is_some_and(|scheme| scheme.facts().covers_url) {
                 let what =
                     "is missing, and this sender signs its URL; set it to the URL that the sender was given";
                 faults.add(&config.place, format!("{}.public_url", config.path), what);

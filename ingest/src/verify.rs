@@ -1,16 +1,25 @@
 //! UnverifiedRequest to VerifiedRequest: the door.
 
+pub mod adyen;
 pub mod content;
 pub mod credential;
+pub mod draft;
 pub mod explain;
+pub mod facts;
+mod header;
+pub mod jwt;
 pub mod key;
+mod multipart;
 pub mod preset;
 pub mod public_key;
 pub mod recipe;
 pub mod request;
 pub mod scheme;
-pub mod sign;
+mod sign;
 pub mod signature;
+pub mod sns;
+pub mod timestamp;
+pub mod twilio;
 pub mod value;
 pub(crate) mod words;
 
@@ -63,7 +72,7 @@ pub fn verify<'r>(
     source: &'r Source,
     trace: &mut impl Trace,
 ) -> Result<VerifiedRequest<'r>, Rejection> {
-    if request.method != "POST" {
+    if !source.methods.iter().any(|method| method == request.method) {
         return Err(trace.failed(Step::Method, Rejection::MethodNotAllowed, || {
             format!("{} is not used by this source", request.method)
         }));

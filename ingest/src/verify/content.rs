@@ -1,6 +1,7 @@
 //! What is signed: a template over the parts of a request.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use super::request::UnverifiedRequest;
 use super::value::Place;
@@ -26,6 +27,24 @@ pub enum Part {
     Method,
     /// The secret itself, where a hash is taken and no HMAC.
     Secret,
+    /// The id by which the sender knows the secret.
+    SecretId,
+    /// Name and value of each field of a form, sorted; of a name that is there more than once, each
+    /// value once.
+    Form,
+    /// The CRC-32 of the body, in decimal digits.
+    Checksum,
+}
+
+/// What a signature covers beside the request: the URL that the sender was given, and its secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Given<'g> {
+    /// The URL.
+    pub url: &'g str,
+    /// The secret itself, where a hash is taken.
+    pub secret: &'g [u8],
+    /// What the sender calls it.
+    pub secret_id: &'g str,
 }
 
 /// A part that the request does not have.
@@ -34,7 +53,7 @@ pub struct MissingPart<'c>(pub &'c Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {url} and {method} in it; it must cover {body}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {method}, {crc32} and {secret-id} in it; it must cover {body} or {form}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -59,7 +78,18 @@ impl Content {
 
     /// Whether the body is covered; without it, anybody could alter it.
     pub fn covers_body(&self) -> bool {
-        self.0.contains(&Part::Body)
+        self.0.contains(&Part::Body) || self.0.contains(&Part::Form)
+    }
+
+    /// Whether it begins with the secret, so that a plain hash of it can be continued by who knows the
+    /// hash alone.
+    pub fn begins_with_secret(&self) -> bool {
+        self.0.first() == Some(&Part::Secret)
+    }
+
+    /// Whether each secret must have an id.
+    pub fn names_secret(&self) -> bool {
+        self.0.contains(&Part::SecretId)
     }
 
     /// Whether the URL is covered, which must then be configured.
@@ -81,7 +111,14 @@ impl Content {
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().filter_map(|part| match part {
             Part::Value(place) | Part::Optional(place) => Some(place),
-            Part::Literal(_) | Part::Body | Part::Url | Part::Method | Part::Secret => None,
+            Part::Literal(_)
+            | Part::Body
+            | Part::Url
+            | Part::Method
+            | Part::Secret
+            | Part::SecretId
+            | Part::Form
+            | Part::Checksum => None,
         })
     }
 
@@ -89,8 +126,7 @@ impl Content {
     pub fn feed<'c, 'f>(
         &'c self,
         request: &UnverifiedRequest<'_>,
-        url: &str,
-        secret: &[u8],
+        given: Given<'_>,
         find: impl Fn(&Place) -> Option<Cow<'f, [u8]>>,
         mut take: impl FnMut(&[u8]),
     ) -> Result<(), MissingPart<'c>> {
@@ -100,9 +136,12 @@ impl Content {
                 Part::Body => take(request.body),
                 Part::Value(place) => take(&find(place).ok_or(MissingPart(place))?),
                 Part::Optional(place) => take(&find(place).unwrap_or_default()),
-                Part::Url => take(url.as_bytes()),
+                Part::Url => take(given.url.as_bytes()),
                 Part::Method => take(request.method.as_bytes()),
-                Part::Secret => take(secret),
+                Part::Secret => take(given.secret),
+                Part::SecretId => take(given.secret_id.as_bytes()),
+                Part::Form => feed_form(request.body, &mut take),
+                Part::Checksum => take(crc32fast::hash(request.body).to_string().as_bytes()),
             }
         }
         Ok(())
@@ -117,11 +156,23 @@ impl Part {
             "url" => Some(Part::Url),
             "method" => Some(Part::Method),
             "secret" => Some(Part::Secret),
+            "secret-id" => Some(Part::SecretId),
+            "form" => Some(Part::Form),
+            "crc32" => Some(Part::Checksum),
             _ => match name.strip_suffix('?') {
                 Some(name) => place(name).map(Part::Optional),
                 None => place(name).map(Part::Value),
             },
         }
+    }
+}
+
+/// Hands the fields of a form to `take` as [`Part::Form`] says.
+pub fn feed_form(body: &[u8], mut take: impl FnMut(&[u8])) {
+    let fields: BTreeSet<_> = url::form_urlencoded::parse(body).collect();
+    for (name, value) in fields {
+        take(name.as_bytes());
+        take(value.as_bytes());
     }
 }
 

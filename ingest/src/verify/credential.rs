@@ -6,8 +6,10 @@ use std::convert::Infallible;
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
+use super::draft::Draft;
 use super::explain::{Step, Trace};
-use super::key::{Key, MatchedKey, SigningKey, first_fitting};
+use super::facts::Facts;
+use super::key::{Key, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
 use super::value::{Place, Pointers, find};
@@ -44,11 +46,6 @@ impl Credential {
         Self::new(Place::Header("authorization".to_owned()), Form::Basic)
     }
 
-    /// Where it lies.
-    pub fn place(&self) -> &Place {
-        &self.place
-    }
-
     /// Makes a key of `secret`; `None` where it is not written as it must be.
     pub(super) fn key(&self, secret: &[u8]) -> Option<Key> {
         let has_form = match self.form {
@@ -58,12 +55,23 @@ impl Credential {
         has_form.then(|| Key::Secret(secret.to_vec()))
     }
 
-    /// How the secret must be written, for messages.
-    pub fn key_words(&self) -> &'static str {
-        match self.form {
+    /// What is known of it without any request.
+    pub(super) fn facts(&self) -> Facts {
+        let header = match &self.place {
+            Place::Header(name) => Some(name.clone()),
+            Place::Field(_) | Place::Json(_) | Place::Form(_) | Place::Query(_) | Place::BodyHash => None,
+        };
+        let key_words = match self.form {
             Form::Token | Form::After(_) => "a token",
             Form::Basic => "NAME:PASSWORD",
-        }
+        };
+        Facts { header, key_words: key_words.to_owned(), ..Facts::default() }
+    }
+
+    /// Whether something is shown.
+    pub(super) fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
+        let found = self.pointers.look_up(request.body);
+        find(request, &self.place, &found).is_some()
     }
 
     /// Tells whether `request` shows one of `keys`. Each is compared in constant time, and none is
@@ -71,24 +79,24 @@ impl Credential {
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
-        keys: &[SigningKey],
+        keys: Keys<'_>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         let shown = self.shown(request, trace)?;
         // Hashed, so that a comparison does not tell how long a secret is.
         let shown = digest(&SHA256, &shown);
-        let fits = |key: &SigningKey| {
-            let Key::Secret(secret) = &key.key else { return Ok(false) };
+        let fits = |_: &SigningKey, key: &Key| {
+            let Key::Secret(secret) = key else { return Ok(false) };
             Ok(bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref())))
         };
-        let Ok(matched) = first_fitting::<Infallible>(keys, fits);
+        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
         match matched {
-            Some(MatchedKey(index)) => {
-                trace.passed(Step::Signature, || format!("is secret {}", keys[index].label));
-                Ok(MatchedKey(index))
+            Some(matched) => {
+                trace.passed(Step::Signature, || format!("is secret {}", keys.label(matched)));
+                Ok(matched)
             }
             None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("is none of {} secrets", keys.len())
+                format!("is none of {} secrets", keys.count())
             })),
         }
     }
@@ -121,14 +129,17 @@ impl Credential {
         }
     }
 
-    /// What the sender would show of `key`.
-    pub(super) fn show(&self, key: &Key) -> Option<Vec<u8>> {
+    /// Shows `key` as the sender would.
+    pub(super) fn sign(&self, draft: &mut Draft, key: &Key) -> Option<()> {
         let Key::Secret(secret) = key else { return None };
-        Some(match &self.form {
-            Form::Token => secret.clone(),
-            Form::After(prefix) => [prefix.as_bytes(), secret].concat(),
-            Form::Basic => format!("Basic {}", Encoding::Base64.encode(secret)).into_bytes(),
-        })
+        let text = std::str::from_utf8(secret).ok()?;
+        let shown = match &self.form {
+            Form::Token => text.to_owned(),
+            Form::After(prefix) => format!("{prefix}{text}"),
+            Form::Basic => format!("Basic {}", Encoding::Base64.encode(secret)),
+        };
+        draft.embed(&self.place, &shown);
+        Some(())
     }
 }
 

@@ -31,7 +31,15 @@ pub struct SigningKey {
     pub label: String,
     /// What its sender calls it, where it does.
     pub id: Option<String>,
-    pub(super) key: Key,
+    /// As each of the ways of its source's scheme computes with it.
+    pub(super) keys: Vec<Key>,
+}
+
+/// A source's secrets, as one way of its scheme computes with them.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'k> {
+    pub(super) all: &'k [SigningKey],
+    pub(super) way: usize,
 }
 
 /// What a secret is computed with.
@@ -41,6 +49,8 @@ pub(super) enum Key {
     /// Stands in what is hashed.
     Secret(Vec<u8>),
     Public(PublicKey),
+    /// Of each algorithm that a token may be signed with.
+    Tokens(Vec<(TokenAlgorithm, Key)>),
 }
 
 /// Which of a source's keys signed a request.
@@ -58,14 +68,71 @@ pub enum Algorithm {
     Public(Kind),
 }
 
+/// How a token may be signed, as RFC 7518 names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenAlgorithm {
+    /// HMAC with SHA-256.
+    Hs256,
+    /// HMAC with SHA-384.
+    Hs384,
+    /// HMAC with SHA-512.
+    Hs512,
+    /// RSA with PKCS #1 v1.5 and SHA-256.
+    Rs256,
+    /// ECDSA on P-256 with SHA-256.
+    Es256,
+}
+
+impl TokenAlgorithm {
+    /// All of them.
+    const ALL: [TokenAlgorithm; 5] = [
+        TokenAlgorithm::Hs256,
+        TokenAlgorithm::Hs384,
+        TokenAlgorithm::Hs512,
+        TokenAlgorithm::Rs256,
+        TokenAlgorithm::Es256,
+    ];
+
+    /// As a token names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenAlgorithm::Hs256 => "HS256",
+            TokenAlgorithm::Hs384 => "HS384",
+            TokenAlgorithm::Hs512 => "HS512",
+            TokenAlgorithm::Rs256 => "RS256",
+            TokenAlgorithm::Es256 => "ES256",
+        }
+    }
+
+    /// Reads the names of some, with `|` between.
+    pub fn from_words(words: &str) -> Option<Vec<Self>> {
+        let one = |word: &str| {
+            let mut all = Self::ALL.into_iter();
+            all.find(|algorithm| algorithm.name().eq_ignore_ascii_case(word.trim()))
+        };
+        words.split('|').map(one).collect()
+    }
+
+    /// How it is computed.
+    pub fn algorithm(self) -> Algorithm {
+        match self {
+            TokenAlgorithm::Hs256 => Algorithm::Hmac(hmac::HMAC_SHA256),
+            TokenAlgorithm::Hs384 => Algorithm::Hmac(hmac::HMAC_SHA384),
+            TokenAlgorithm::Hs512 => Algorithm::Hmac(hmac::HMAC_SHA512),
+            TokenAlgorithm::Rs256 => Algorithm::Public(Kind::RsaSha256),
+            TokenAlgorithm::Es256 => Algorithm::Public(Kind::EcdsaP256Fixed),
+        }
+    }
+}
+
 impl Algorithm {
     /// How many bytes a signature has, where that is fixed.
     pub fn signature_bytes(self) -> Option<usize> {
         match self {
             Algorithm::Hmac(algorithm) => Some(algorithm.digest_algorithm().output_len()),
             Algorithm::Digest(algorithm) => Some(algorithm.output_len()),
-            Algorithm::Public(Kind::Ed25519) => Some(64),
-            Algorithm::Public(Kind::EcdsaP256 | Kind::RsaSha256) => None,
+            Algorithm::Public(Kind::Ed25519 | Kind::EcdsaP256Fixed) => Some(64),
+            Algorithm::Public(Kind::EcdsaP256 | Kind::RsaSha1 | Kind::RsaSha256) => None,
         }
     }
 
@@ -122,17 +189,30 @@ pub(super) fn fits_any(expected: &[u8], signatures: &[Vec<u8>]) -> bool {
     signatures.iter().fold(false, |fits, signature| fits | bool::from(expected.ct_eq(signature)))
 }
 
-/// The first of `keys` that fits. None is left out once another has, so that the time does not tell
-/// which one it was.
-pub(super) fn first_fitting<E>(
-    keys: &[SigningKey],
-    mut fits: impl FnMut(&SigningKey) -> Result<bool, E>,
-) -> Result<Option<MatchedKey>, E> {
-    let mut matched = None;
-    for (index, key) in keys.iter().enumerate() {
-        if fits(key)? && matched.is_none() {
-            matched = Some(MatchedKey(index));
+impl Keys<'_> {
+    /// The first that fits. None is left out once another has, so that the time does not tell which
+    /// one it was.
+    pub(super) fn first_fitting<E>(
+        self,
+        mut fits: impl FnMut(&SigningKey, &Key) -> Result<bool, E>,
+    ) -> Result<Option<MatchedKey>, E> {
+        let mut matched = None;
+        for (index, secret) in self.all.iter().enumerate() {
+            let fits = secret.keys.get(self.way).map(|key| fits(secret, key)).transpose()?;
+            if fits == Some(true) && matched.is_none() {
+                matched = Some(MatchedKey(index));
+            }
         }
+        Ok(matched)
     }
-    Ok(matched)
+
+    /// What metrics call secret number `index`.
+    pub(super) fn label(&self, MatchedKey(index): MatchedKey) -> &str {
+        self.all.get(index).map_or("", |secret| secret.label.as_str())
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.all.len()
+    }
 }

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use toml::Table;
 
+use super::jwt::Claims;
+
 /// The words of one sender. Those of the recipe are the words of `[sources.hmac]`, and what is left
 /// out means the same as there.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,6 +46,15 @@ pub struct Preset {
     /// Headers that must have a value.
     #[serde(default)]
     pub requires: BTreeMap<String, String>,
+    /// What a token must claim.
+    pub claims: Option<Claims>,
+    /// The part of a multipart body that holds the JSON.
+    pub part: Option<String>,
+    /// Another preset, as which a request counts that is signed the other way.
+    pub otherwise: Option<String>,
+    /// The methods that the sender uses.
+    #[serde(default = "post")]
+    pub methods: Vec<String>,
     /// Where the event id lies; `None`: the sender gives none.
     pub event_id: Option<String>,
     /// Where the event type lies; `None`: all are of one type.
@@ -62,6 +73,10 @@ pub struct Preset {
     pub documentation: String,
 }
 
+fn post() -> Vec<String> {
+    vec!["POST".to_owned()]
+}
+
 fn hmac() -> String {
     "hmac".to_owned()
 }
@@ -77,7 +92,7 @@ fn read(text: &str) -> Result<BTreeMap<String, Preset>, toml::de::Error> {
 /// The table called `name` with what it leaves out of the one that it is `like`. Who it is, and what
 /// is proved of it, is its own.
 fn whole(tables: &Table, name: &str) -> Table {
-    const OWN: [&str; 2] = ["documentation", "vector"];
+    const OWN: [&str; 3] = ["documentation", "otherwise", "vector"];
     let mut table = tables.get(name).and_then(|table| table.as_table()).cloned().unwrap_or_default();
     if let Some(other) = table.remove("like") {
         for (key, value) in whole(tables, other.as_str().unwrap_or_default()) {
@@ -97,12 +112,17 @@ pub fn all() -> &'static BTreeMap<String, Preset> {
 impl Preset {
     /// Where signatures lie, or what else proves that a request is the sender's own.
     pub fn header(&self) -> &str {
-        self.header.as_deref().unwrap_or("authorization")
+        match self.scheme.as_str() {
+            "adyen" | "sns" => "the body",
+            _ => self.header.as_deref().unwrap_or("authorization"),
+        }
     }
 
-    /// What is signed; `None` where nothing is.
+    /// What is signed; `None` where nothing is, and where words do not say it.
     pub fn content(&self) -> Option<&str> {
-        (!self.shows_secret()).then(|| self.content.as_deref().unwrap_or("{body}"))
+        let has_words =
+            !matches!(self.scheme.as_str(), "token" | "basic" | "twilio" | "adyen" | "sns" | "jwt");
+        has_words.then(|| self.content.as_deref().unwrap_or("{body}"))
     }
 
     /// How far the time of signing may lie from ours; `None` where none is signed.
@@ -125,17 +145,24 @@ impl Preset {
             "ecdsa-p256" => "ECDSA P-256".to_owned(),
             "rsa-sha256" => "RSA SHA-256".to_owned(),
             "basic" => "name and password".to_owned(),
+            "twilio" => "HMAC SHA-1 of URL and form".to_owned(),
+            "adyen" => "HMAC SHA-256 of fields".to_owned(),
+            "sns" => "RSA of fields, by certificate".to_owned(),
+            "jwt" => format!(
+                "JWT {}",
+                self.algorithm.as_deref().unwrap_or_default().replace('|', ", ").to_ascii_uppercase()
+            ),
             other => other.to_owned(),
         }
     }
 
-    /// Whether the sender shows a secret instead of signing.
-    pub fn shows_secret(&self) -> bool {
-        matches!(self.scheme.as_str(), "token" | "basic")
-    }
-
     /// Whether the sender signs with a key that only it has.
     pub fn has_key_pair(&self) -> bool {
-        matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256")
+        let is_token_of_pair = self.scheme == "jwt"
+            && !self
+                .algorithm
+                .as_deref()
+                .is_some_and(|algorithm| algorithm.to_ascii_lowercase().starts_with("hs"));
+        is_token_of_pair || matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256" | "sns")
     }
 }

@@ -2,13 +2,16 @@
 //! cannot sign itself.
 
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1, ED25519, ED25519_PUBLIC_KEY_LEN, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ED25519_PUBLIC_KEY_LEN,
+    RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
     VerificationAlgorithm,
 };
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::asn1::ObjectIdentifier;
+use x509_cert::Certificate;
+use x509_cert::der::{DecodePem as _, Encode as _};
 
 use super::signature::Encoding;
 
@@ -25,19 +28,28 @@ pub enum Kind {
     Ed25519,
     /// ECDSA on P-256 with SHA-256, the signature in DER.
     EcdsaP256,
+    /// The same, the signature as two numbers of 32 bytes, as tokens have it.
+    EcdsaP256Fixed,
+    /// RSA with PKCS #1 v1.5 and SHA-1, for a sender that still has it.
+    RsaSha1,
     /// RSA with PKCS #1 v1.5 and SHA-256.
     RsaSha256,
 }
 
 /// A sender's public key.
 #[derive(Clone, Debug)]
-pub struct PublicKey(UnparsedPublicKey<Vec<u8>>);
+pub struct PublicKey {
+    kind: Kind,
+    bytes: Vec<u8>,
+}
 
 impl Kind {
     fn algorithm(self) -> &'static dyn VerificationAlgorithm {
         match self {
             Kind::Ed25519 => &ED25519,
             Kind::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
+            Kind::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
+            Kind::RsaSha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
             Kind::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
         }
     }
@@ -46,8 +58,8 @@ impl Kind {
     fn object_identifier(self) -> ObjectIdentifier {
         match self {
             Kind::Ed25519 => ObjectIdentifier::new_unwrap("1.3.101.112"),
-            Kind::EcdsaP256 => ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
-            Kind::RsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
+            Kind::EcdsaP256 | Kind::EcdsaP256Fixed => ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
+            Kind::RsaSha1 | Kind::RsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
         }
     }
 }
@@ -58,12 +70,18 @@ impl PublicKey {
         material.starts_with(WHPK.as_bytes())
     }
 
-    /// Reads one as its sender shows it: `whpk_…`, PEM, its DER in base64, or its 32 bytes in
+    /// Reads one as its sender shows it: `whpk_…`, PEM, a certificate in PEM, of which only the key
+    /// counts, for whoever configured it vouches for it, its DER in base64, or its 32 bytes in
     /// `encoding`.
     pub fn read(kind: Kind, encoding: Encoding, material: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(material).ok()?.trim();
         let bytes = match text.strip_prefix(WHPK) {
             Some(raw) => Encoding::Base64.decode(raw),
+            None if text.starts_with("-----BEGIN CERTIFICATE-----") => {
+                let certificate = Certificate::from_pem(text).ok()?;
+                let info = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;
+                inner(kind, &info)
+            }
             None if text.starts_with("-----") => {
                 let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok()?;
                 inner(kind, der.as_ref())
@@ -75,15 +93,21 @@ impl PublicKey {
         }?;
         let fits = match kind {
             Kind::Ed25519 => bytes.len() == ED25519_PUBLIC_KEY_LEN,
-            Kind::EcdsaP256 => bytes.len() == 65,
-            Kind::RsaSha256 => bytes.len() > 256,
+            Kind::EcdsaP256 | Kind::EcdsaP256Fixed => bytes.len() == 65,
+            Kind::RsaSha1 | Kind::RsaSha256 => bytes.len() > 256,
         };
-        fits.then(|| Self(UnparsedPublicKey::new(kind.algorithm(), bytes)))
+        fits.then_some(Self { kind, bytes })
     }
 
     /// Whether one of `signatures` is its owner's over `content`.
     pub fn signed(&self, content: &[u8], signatures: &[Vec<u8>]) -> bool {
-        signatures.iter().take(MAX_SIGNATURES).any(|signature| self.0.verify(content, signature).is_ok())
+        self.signed_as(self.kind, content, signatures)
+    }
+
+    /// The same, where the owner signs in more ways than one with this key.
+    pub fn signed_as(&self, kind: Kind, content: &[u8], signatures: &[Vec<u8>]) -> bool {
+        let key = UnparsedPublicKey::new(kind.algorithm(), &self.bytes);
+        signatures.iter().take(MAX_SIGNATURES).any(|signature| key.verify(content, signature).is_ok())
     }
 }
 

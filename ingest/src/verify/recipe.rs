@@ -1,18 +1,21 @@
 //! The recipe engine: one description by configuration covers most senders.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use hookwell_common::time::Timestamp;
 use ring::{digest, hmac};
 use smallvec::SmallVec;
 
-use super::content::{Content, MissingPart};
+use super::content::{Content, Given, MissingPart};
 use super::explain::{Step, Trace};
-use super::key::{Algorithm, Key, KeyForm, MatchedKey, SigningKey, first_fitting, fits_any};
+use super::facts::Facts;
+use super::header::missing_header;
+use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey, fits_any};
+use super::multipart::part;
 use super::public_key::{Kind, PublicKey};
 use super::request::UnverifiedRequest;
 use super::signature::{Encoding, ParseRule};
+use super::timestamp::TimestampRule;
 use super::value::{Found, Place, Pointers, find, header_name};
 use crate::rejection::Rejection;
 
@@ -37,6 +40,8 @@ pub struct Recipe {
     pub(super) requires: Vec<(String, String)>,
     /// What of the body is looked at before its signature fits: nothing, for most senders.
     pub(super) pointers: Pointers,
+    /// The part of a multipart body that holds the JSON.
+    pub(super) part: Option<String>,
 }
 
 /// Where signatures lie.
@@ -48,29 +53,6 @@ pub enum SignaturePlace {
     Numbered(String),
     /// Elsewhere.
     Value(Place),
-}
-
-/// Where the time of signing lies, and how far it may lie from ours.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimestampRule {
-    pub(crate) place: Place,
-    pub(crate) unit: TimestampUnit,
-    pub(super) tolerance: Duration,
-    /// Whether only what is too old is refused, for the sender promises no more.
-    pub(super) past_only: bool,
-}
-
-/// How a time of signing is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestampUnit {
-    /// Seconds since the epoch.
-    Seconds,
-    /// Milliseconds since the epoch.
-    Milliseconds,
-    /// RFC 3339, with any offset.
-    Rfc3339,
-    /// The same, where a missing offset means UTC.
-    Iso8601,
 }
 
 /// The texts in which signatures lie.
@@ -139,9 +121,32 @@ impl Recipe {
         &self.signature
     }
 
-    /// Whether the sender names the key that it signed with.
-    pub fn names_keys(&self) -> bool {
-        self.key_id.is_some()
+    /// What is known of it without any request.
+    pub(super) fn facts(&self) -> Facts {
+        Facts {
+            header: self.signature.header(),
+            covers_body: self.content.covers_body(),
+            covers_url: self.content.covers_url(),
+            needs_ids: self.key_id.is_some() || self.content.names_secret(),
+            key_words: format!("{:?}", self.key_form).to_ascii_lowercase(),
+        }
+    }
+
+    /// Whether a signature of this kind is there.
+    pub(super) fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
+        let has_signature = match &self.signature {
+            SignaturePlace::Value(place) => {
+                let found = self.pointers.look_up(&self.document(request));
+                find(request, place, &found).is_some()
+            }
+            SignaturePlace::Headers(_) | SignaturePlace::Numbered(_) => {
+                self.signature.headers().any(|name| request.headers.first(&name).is_some())
+            }
+        };
+        let has = |(name, wanted): &(String, String)| {
+            request.headers.first(name).is_some_and(|value| value.eq_ignore_ascii_case(wanted.as_bytes()))
+        };
+        has_signature && self.requires.iter().all(has)
     }
 
     /// The value of another pair of the signature header.
@@ -151,6 +156,12 @@ impl Recipe {
             std::str::from_utf8(value).ok()
         });
         texts.find_map(|text| self.parse.field(text, name)).map(str::as_bytes)
+    }
+
+    /// The JSON of a request: its body, or a part of it.
+    pub(super) fn document<'r>(&self, request: &UnverifiedRequest<'r>) -> Cow<'r, [u8]> {
+        let part = self.part.as_deref().and_then(|name| part(request, name));
+        part.map_or(Cow::Borrowed(request.body), Cow::Owned)
     }
 
     /// Makes a key of `secret`; `None` where it is not written as the recipe says.
@@ -172,10 +183,10 @@ impl Recipe {
         &self,
         request: &UnverifiedRequest<'_>,
         url: &str,
-        keys: &[SigningKey],
+        keys: Keys<'_>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        let found = self.pointers.look_up(request.body);
+        let found = self.pointers.look_up(&self.document(request));
         let texts = self.texts(request, &found, trace)?;
         let pass = Pass { recipe: self, request, url, found, texts };
         pass.check_requirements(trace)?;
@@ -286,32 +297,40 @@ impl<'p> Pass<'p, '_> {
 
     fn matching_key(
         &self,
-        keys: &[SigningKey],
+        keys: Keys<'_>,
         signatures: &Signatures,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         let content = &self.recipe.content;
-        if content.covers_body() && self.request.body.is_empty() {
+        if content.covers_body() && self.request.body.is_empty() && self.request.method == "POST" {
             return Err(
                 trace.failed(Step::Signature, Rejection::BodyMissing, || "the body is empty".to_owned())
             );
+        }
+        // Whoever knows a hash that begins with the secret can continue it, but only with the padding
+        // of the hash between, which is no text.
+        if content.begins_with_secret() && std::str::from_utf8(self.request.body).is_err() {
+            let words = || "the body is no text, as this sender's always is".to_owned();
+            return Err(trace.failed(Step::Signature, Rejection::Unreadable, words));
         }
         self.refuse_repeated(trace)?;
         let named = self.named_key(trace)?;
         let is_meant =
             |key: &SigningKey| named.is_none() || key.id.as_deref().map(str::as_bytes) == named.as_deref();
-        let fits = |key: &SigningKey| if is_meant(key) { self.fits(key, signatures) } else { Ok(false) };
-        let matched = first_fitting(keys, fits).map_err(|MissingPart(place)| {
+        let fits = |secret: &SigningKey, key: &Key| {
+            if is_meant(secret) { self.fits(secret, key, signatures) } else { Ok(false) }
+        };
+        let matched = keys.first_fitting(fits).map_err(|MissingPart(place)| {
             let words = || format!("{place:?} is signed, and not there");
             trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
         })?;
         match matched {
-            Some(MatchedKey(index)) => {
-                trace.passed(Step::Signature, || format!("fits with secret {}", keys[index].label));
-                Ok(MatchedKey(index))
+            Some(matched) => {
+                trace.passed(Step::Signature, || format!("fits with secret {}", keys.label(matched)));
+                Ok(matched)
             }
             None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("fits with none of {} secrets; is this the secret of this endpoint, and the body as it was sent?", keys.len())
+                format!("fits with none of {} secrets; is this the secret of this endpoint, and the body as it was sent?", keys.count())
             })),
         }
     }
@@ -325,11 +344,13 @@ impl<'p> Pass<'p, '_> {
     }
 
     /// Whether one of `signatures` was made with `key`.
-    fn fits(&self, key: &SigningKey, signatures: &Signatures) -> Result<bool, MissingPart<'p>> {
+    fn fits(&self, secret: &SigningKey, key: &Key, signatures: &Signatures) -> Result<bool, MissingPart<'p>> {
+        let secret_id = secret.id.as_deref().unwrap_or_default();
         let feed = |secret: &[u8], take: &mut dyn FnMut(&[u8])| {
-            self.recipe.content.feed(self.request, self.url, secret, |place| self.find(place), take)
+            let given = Given { url: self.url, secret, secret_id };
+            self.recipe.content.feed(self.request, given, |place| self.find(place), take)
         };
-        match (&key.key, self.recipe.algorithm) {
+        match (key, self.recipe.algorithm) {
             (Key::Hmac(key), _) => {
                 let mut context = hmac::Context::with_key(key);
                 feed(b"", &mut |bytes| context.update(bytes))?;
@@ -340,7 +361,7 @@ impl<'p> Pass<'p, '_> {
                 feed(secret, &mut |bytes| context.update(bytes))?;
                 Ok(fits_any(context.finish().as_ref(), &signatures.plain))
             }
-            (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_)) => Ok(false),
+            (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_)) | (Key::Tokens(_), _) => Ok(false),
             (Key::Public(key), algorithm) => {
                 let mut content = Vec::new();
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
@@ -372,7 +393,9 @@ impl<'p> Pass<'p, '_> {
             return Err(trace.failed(Step::Timestamp, Rejection::Unreadable, words));
         }
         let text = if let Place::Json(pointer) = &rule.place {
-            let found = Pointers::of([&rule.place].into_iter()).look_up(self.request.body).get(pointer);
+            let found = Pointers::of([&rule.place].into_iter())
+                .look_up(&self.recipe.document(self.request))
+                .get(pointer);
             found.map(|text| Cow::Owned(text.into_bytes()))
         } else {
             self.find(&rule.place)
@@ -388,71 +411,5 @@ impl<'p> Pass<'p, '_> {
                 })),
             },
         }
-    }
-}
-
-impl TimestampRule {
-    fn is_in_body(&self) -> bool {
-        matches!(self.place, Place::Json(_))
-    }
-
-    fn check_window(
-        &self,
-        signed_at: Timestamp,
-        now: Timestamp,
-        trace: &mut impl Trace,
-    ) -> Result<(), Rejection> {
-        let distance = now.distance(signed_at);
-        let side = if signed_at <= now { "old" } else { "ahead" };
-        let words = || format!("{} s {side}; {} s are allowed", distance.as_secs(), self.tolerance.as_secs());
-        if distance <= self.tolerance || self.past_only && now < signed_at {
-            trace.passed(Step::Timestamp, words);
-            return Ok(());
-        }
-        Err(trace.failed(Step::Timestamp, Rejection::TimestampOutsideWindow, words))
-    }
-}
-
-impl TimestampUnit {
-    /// Reads the unit from a configuration's word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "s" => Some(TimestampUnit::Seconds),
-            "ms" => Some(TimestampUnit::Milliseconds),
-            "rfc3339" => Some(TimestampUnit::Rfc3339),
-            "iso8601" => Some(TimestampUnit::Iso8601),
-            _ => None,
-        }
-    }
-
-    fn read(self, text: &str) -> Option<Timestamp> {
-        match self {
-            TimestampUnit::Seconds => text.parse().ok().map(Timestamp::from_seconds),
-            TimestampUnit::Milliseconds => text.parse().ok().map(Timestamp::from_millis),
-            TimestampUnit::Rfc3339 => Timestamp::parse_rfc3339(text),
-            TimestampUnit::Iso8601 => {
-                Timestamp::parse_rfc3339(text).or_else(|| Timestamp::parse_rfc3339(&format!("{text}Z")))
-            }
-        }
-    }
-
-    pub(crate) fn write(self, moment: Timestamp) -> String {
-        match self {
-            TimestampUnit::Seconds => (moment.as_millis() / 1000).to_string(),
-            TimestampUnit::Milliseconds => moment.as_millis().to_string(),
-            TimestampUnit::Rfc3339 | TimestampUnit::Iso8601 => moment.to_string(),
-        }
-    }
-}
-
-/// Names the header that is missing, and one that is like it.
-fn missing_header(name: &str, request: &UnverifiedRequest<'_>) -> String {
-    let others = request.headers.names();
-    let similar = others.iter().find(|other| other.contains("signature") || other.contains("hmac"));
-    match similar {
-        Some(other) => {
-            format!("{name} is missing or empty; {other} is there: is this another sender's request?")
-        }
-        None => format!("{name} is missing or empty; does the sender know a secret?"),
     }
 }

@@ -1,118 +1,182 @@
-//! How a sender proves that a request is its own: each way is a file, and this tells them apart.
+//! How a sender proves that a request is its own: one way, or several of which each request takes
+//! one. Each way is a file, and this tells them apart.
 
-use hookwell_common::time::Timestamp;
+use std::borrow::Cow;
 
+use super::adyen::Adyen;
 use super::credential::Credential;
+use super::draft::{Draft, Signing};
 use super::explain::Trace;
-use super::key::{MatchedKey, SigningKey};
+use super::facts::Facts;
+use super::jwt::Jwt;
+use super::key::{Keys, MatchedKey, SigningKey};
 use super::recipe::Recipe;
 use super::request::UnverifiedRequest;
-use super::value::Place;
+use super::sns::Sns;
+use super::twilio::Twilio;
 use crate::rejection::Rejection;
 
 /// How a sender proves that a request is its own.
 #[derive(Clone, Debug)]
-pub enum Scheme {
+pub struct Scheme {
+    /// Tried in this order; there is one at least.
+    ways: Vec<Way>,
+}
+
+/// One way of proving it.
+#[derive(Clone, Debug)]
+pub enum Way {
     /// It signs, in a way that words describe.
     Recipe(Box<Recipe>),
     /// It shows a secret.
     Credential(Credential),
+    /// It signs the URL and the fields of a form.
+    Twilio(Twilio),
+    /// It signs fields of each item in the body.
+    Adyen(Adyen),
+    /// It signs a token that names the body's hash.
+    Jwt(Box<Jwt>),
+    /// It signs fields of the body with a certificate's key.
+    Sns(Sns),
 }
 
-/// What a sender adds to a request that it signs.
-#[derive(Clone, Copy, Debug)]
-pub struct Signing<'s> {
-    /// The body, byte for byte.
-    pub body: &'s [u8],
-    /// The URL that the sender was given.
-    pub url: &'s str,
-    /// When it signs.
-    pub now: Timestamp,
-    /// The value of a signed header that means nothing to us.
-    pub filler: &'s str,
+impl Way {
+    fn facts(&self) -> Facts {
+        match self {
+            Way::Recipe(recipe) => recipe.facts(),
+            Way::Credential(credential) => credential.facts(),
+            Way::Twilio(twilio) => twilio.facts(),
+            Way::Adyen(adyen) => adyen.facts(),
+            Way::Jwt(jwt) => jwt.facts(),
+            Way::Sns(sns) => sns.facts(),
+        }
+    }
+
+    fn key(&self, secret: &[u8]) -> Option<super::key::Key> {
+        match self {
+            Way::Recipe(recipe) => recipe.key(secret),
+            Way::Credential(credential) => credential.key(secret),
+            Way::Twilio(twilio) => twilio.key(secret),
+            Way::Adyen(adyen) => adyen.key(secret),
+            Way::Jwt(jwt) => jwt.key(secret),
+            Way::Sns(sns) => sns.key(secret),
+        }
+    }
+
+    /// Whether `request` was sent this way, as far as can be told without a secret.
+    fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
+        match self {
+            Way::Recipe(recipe) => recipe.is_taken_by(request),
+            Way::Credential(credential) => credential.is_taken_by(request),
+            Way::Twilio(_) | Way::Jwt(_) => {
+                self.facts().header.is_some_and(|name| request.headers.first(&name).is_some())
+            }
+            Way::Adyen(adyen) => adyen.is_taken_by(request),
+            Way::Sns(sns) => sns.is_taken_by(request),
+        }
+    }
+
+    fn verify(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        url: &str,
+        keys: Keys<'_>,
+        trace: &mut impl Trace,
+    ) -> Result<MatchedKey, Rejection> {
+        match self {
+            Way::Recipe(recipe) => recipe.verify(request, url, keys, trace),
+            Way::Credential(credential) => credential.verify(request, keys, trace),
+            Way::Twilio(twilio) => twilio.verify(request, url, keys, trace),
+            Way::Adyen(adyen) => adyen.verify(request, keys, trace),
+            Way::Jwt(jwt) => jwt.verify(request, url, keys, trace),
+            Way::Sns(sns) => sns.verify(request, keys, trace),
+        }
+    }
+
+    fn field<'r>(&self, request: &UnverifiedRequest<'r>, name: &str) -> Option<Cow<'r, [u8]>> {
+        match self {
+            Way::Recipe(recipe) => recipe.field(request, name).map(Cow::Borrowed),
+            Way::Jwt(jwt) => jwt.claim(request, name).map(|claim| Cow::Owned(claim.into_bytes())),
+            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Sns(_) => None,
+        }
+    }
+
+    fn sign(&self, draft: &mut Draft, key: &SigningKey, signing: &Signing<'_>) -> Option<()> {
+        let computed = key.keys.first()?;
+        match self {
+            Way::Recipe(recipe) => recipe.sign(draft, key, signing),
+            Way::Credential(credential) => credential.sign(draft, computed),
+            Way::Twilio(twilio) => twilio.sign(draft, computed, signing),
+            Way::Adyen(adyen) => adyen.sign(draft, computed),
+            Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
+            // Only the sender has its certificate's key.
+            Way::Sns(_) => None,
+        }
+    }
 }
 
 impl Scheme {
+    /// One of several ways, the first of which counts where none is taken.
+    pub fn new(first: Way, others: impl IntoIterator<Item = Way>) -> Self {
+        Self { ways: std::iter::once(first).chain(others).collect() }
+    }
+
     /// Makes a key of `secret`; `None` where it is not written as its sender shows it.
     pub fn key(&self, label: String, id: Option<String>, secret: &[u8]) -> Option<SigningKey> {
-        let key = match self {
-            Scheme::Recipe(recipe) => recipe.key(secret),
-            Scheme::Credential(credential) => credential.key(secret),
-        }?;
-        Some(SigningKey { label, id, key })
+        let keys: Option<Vec<_>> = self.ways.iter().map(|way| way.key(secret)).collect();
+        Some(SigningKey { label, id, keys: keys? })
     }
 
-    /// How secrets are written, for messages.
-    pub fn key_words(&self) -> String {
-        match self {
-            Scheme::Recipe(recipe) => recipe.key_words(),
-            Scheme::Credential(credential) => credential.key_words().to_owned(),
-        }
+    /// What is known of it without any request: of several ways, the first names the header, and only
+    /// what all of them need must be there.
+    pub fn facts(&self) -> Facts {
+        let all = self.ways.iter().map(Way::facts);
+        let both = |one: Facts, other: Facts| Facts {
+            covers_body: one.covers_body && other.covers_body,
+            covers_url: one.covers_url && other.covers_url,
+            needs_ids: one.needs_ids && other.needs_ids,
+            ..one
+        };
+        all.reduce(both).unwrap_or_default()
     }
 
-    /// Whether the URL is signed, which must then be configured.
-    pub fn covers_url(&self) -> bool {
-        match self {
-            Scheme::Recipe(recipe) => recipe.covers_url(),
-            Scheme::Credential(_) => false,
-        }
+    /// The value of another pair of the signature header, or of a claim of the token in it.
+    pub fn field<'r>(&self, request: &UnverifiedRequest<'r>, name: &str) -> Option<Cow<'r, [u8]>> {
+        self.ways.get(self.way_of(request))?.field(request, name)
     }
 
-    /// Whether an altered body is noticed.
-    pub fn covers_body(&self) -> bool {
-        match self {
-            Scheme::Recipe(recipe) => recipe.covers_body(),
-            Scheme::Credential(_) => false,
-        }
-    }
-
-    /// The first header that holds what proves a request; `None` where it lies in the body.
-    pub fn header(&self) -> Option<String> {
-        match self {
-            Scheme::Recipe(recipe) => recipe.signature().header(),
-            Scheme::Credential(credential) => match credential.place() {
-                Place::Header(name) => Some(name.clone()),
-                Place::Field(_) | Place::Json(_) | Place::Form(_) | Place::Query(_) | Place::BodyHash => None,
-            },
-        }
-    }
-
-    /// Whether each key must have the id by which its sender names it.
-    pub fn names_keys(&self) -> bool {
-        self.recipe().is_some_and(Recipe::names_keys)
-    }
-
-    /// The recipe, where it is one.
-    pub fn recipe(&self) -> Option<&Recipe> {
-        match self {
-            Scheme::Recipe(recipe) => Some(recipe),
-            Scheme::Credential(_) => None,
-        }
-    }
-
-    /// What the sender puts into the body to prove that it is its own, and where.
-    pub fn shown_in_body(&self, key: &SigningKey) -> Option<(&Place, String)> {
-        match self {
-            Scheme::Recipe(_) => None,
-            Scheme::Credential(credential) => {
-                let is_in_body = matches!(credential.place(), Place::Json(_));
-                let shown = credential.show(&key.key).filter(|_| is_in_body)?;
-                Some((credential.place(), String::from_utf8(shown).ok()?))
+    /// The JSON of a request: its body, or a part of it.
+    pub fn document<'r>(&self, request: &UnverifiedRequest<'r>) -> Cow<'r, [u8]> {
+        match self.ways.first() {
+            Some(Way::Recipe(recipe)) => recipe.document(request),
+            Some(Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Jwt(_) | Way::Sns(_)) | None => {
+                Cow::Borrowed(request.body)
             }
         }
     }
 
-    /// Tells which of `keys` vouches for `request`.
+    /// Adds to `draft` what the sender would with `key`, the first way; `None` where only the sender
+    /// can, for `key` is a public one.
+    pub fn sign(&self, draft: &mut Draft, key: &SigningKey, signing: &Signing<'_>) -> Option<()> {
+        self.ways.first()?.sign(draft, key, signing)
+    }
+
+    /// Tells which of `secrets` vouches for `request`.
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
         url: &str,
-        keys: &[SigningKey],
+        secrets: &[SigningKey],
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        match self {
-            Scheme::Recipe(recipe) => recipe.verify(request, url, keys, trace),
-            Scheme::Credential(credential) => credential.verify(request, keys, trace),
+        let way = self.way_of(request);
+        self.ways[way].verify(request, url, Keys { all: secrets, way }, trace)
+    }
+
+    fn way_of(&self, request: &UnverifiedRequest<'_>) -> usize {
+        if self.ways.len() == 1 {
+            return 0;
         }
+        self.ways.iter().position(|way| way.is_taken_by(request)).unwrap_or(0)
     }
 }

@@ -3,16 +3,17 @@
 
 mod bad_input;
 mod vectors;
+mod ways;
 
 use std::path::Path;
 
 use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::time::Timestamp;
 
+use super::draft::{Draft, Signing};
 use super::explain::{Explanation, Silent};
 use super::preset::{self, Preset};
 use super::request::UnverifiedRequest;
-use super::scheme::Signing;
 use super::verify;
 use crate::rejection::Rejection;
 use crate::source::{Source, resolve_all};
@@ -73,7 +74,11 @@ pub(crate) fn check(
     body: &[u8],
     now: Timestamp,
 ) -> Result<usize, Rejection> {
-    let request = UnverifiedRequest { method: "POST", query: None, headers, body, received_at: now };
+    judge(source, UnverifiedRequest { method: "POST", query: None, headers, body, received_at: now })
+}
+
+/// The verdict on `request`, which is the same whether somebody wants to know why or not.
+fn judge(source: &Source, request: UnverifiedRequest<'_>) -> Result<usize, Rejection> {
     let quiet = verify(request, source, &mut Silent).map(|verified| verified.key().0);
     let mut explanation = Explanation::default();
     let explained = verify(request, source, &mut explanation).map(|verified| verified.key().0);
@@ -84,8 +89,9 @@ pub(crate) fn check(
 
 /// A body and headers as the sender of `source` would send them.
 pub(crate) fn signed(source: &Source, body: &[u8], now: Timestamp) -> Headers {
-    let mut headers = Headers::new();
-    let signing = Signing { body, url: &source.public_url, now, filler: "filler" };
-    assert!(source.scheme.sign(&mut headers, &source.keys[0], signing));
-    headers
+    let mut draft = Draft::of_body(body);
+    let signing = Signing { url: &source.public_url, now, filler: "filler" };
+    source.scheme.sign(&mut draft, &source.keys[0], &signing).unwrap();
+    assert_eq!(draft.body, body, "what is signed in its body needs one of its own");
+    draft.headers
 }

@@ -112,7 +112,7 @@ pub fn find<'r>(request: &UnverifiedRequest<'r>, place: &Place, found: &Found<'_
 }
 
 /// The first value of `name` among parameters in the form of a URL's query.
-fn parameter<'r>(parameters: &'r [u8], name: &str) -> Option<Cow<'r, [u8]>> {
+pub(crate) fn parameter<'r>(parameters: &'r [u8], name: &str) -> Option<Cow<'r, [u8]>> {
     let mut all = url::form_urlencoded::parse(parameters);
     let (_, value) = all.find(|(known, _)| known == name)?;
     Some(match value {

@@ -5,28 +5,30 @@ use std::time::Duration;
 use hookwell_common::config::{self, Faults, HmacConfig, Placed};
 use ring::{digest, hmac};
 
+use super::adyen::Adyen;
 use super::content::Content;
 use super::credential::{Credential, Form};
-use super::key::{Algorithm, KeyForm};
-use super::preset::Preset;
+use super::jwt::Jwt;
+use super::key::{Algorithm, KeyForm, TokenAlgorithm};
+use super::preset::{self, Preset};
 use super::public_key::Kind;
-use super::recipe::{Recipe, SignaturePlace, TimestampRule, TimestampUnit};
-use super::scheme::Scheme;
+use super::recipe::{Recipe, SignaturePlace};
+use super::scheme::{Scheme, Way};
 use super::signature::{Encoding, ParseRule};
+use super::sns::Sns;
+use super::timestamp::{TimestampRule, TimestampUnit};
+use super::twilio::Twilio;
 use super::value::{Place, Pointers, header_name};
 
 /// How far a signed time may lie from ours where nothing else is said.
 const TOLERANCE: Duration = Duration::from_secs(300);
 
 impl Scheme {
-    /// The scheme of a preset.
-    pub fn of_preset(preset: &Preset) -> Self {
-        let scheme = match preset.scheme.as_str() {
-            "basic" => Some(Scheme::Credential(Credential::basic())),
-            "token" => credential(preset).map(Scheme::Credential),
-            _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Scheme::Recipe),
-        };
-        scheme.expect("presets.toml is data of ours, and a test reads each of them")
+    /// The scheme of a preset: its own way, and those of the presets that it names beside.
+    pub fn of_preset(preset: &'static Preset) -> Self {
+        let next = |preset: &&'static Preset| preset::all().get(preset.otherwise.as_ref()?);
+        let others = std::iter::successors(next(&preset), next);
+        Scheme::new(way(preset), others.map(way))
     }
 
     /// The recipe of `[sources.hmac]`; `None` where `faults` says why.
@@ -47,12 +49,37 @@ impl Scheme {
             past_only: false,
             key_id: None,
             requires: Vec::new(),
+            part: None,
         };
         let recipe = words.resolve(&mut |key, what| {
             faults.add(words.place_of(key), format!("{}.{key}", config.path), what)
         });
-        recipe.map(Box::new).map(Scheme::Recipe)
+        recipe.map(|recipe| Scheme::new(Way::Recipe(Box::new(recipe)), []))
     }
+}
+
+fn way(preset: &Preset) -> Way {
+    let header = || preset.header.as_deref().and_then(header_name);
+    let way = match preset.scheme.as_str() {
+        "basic" => Some(Way::Credential(Credential::basic())),
+        "token" => credential(preset).map(Way::Credential),
+        "twilio" => header().map(Twilio::new).map(Way::Twilio),
+        "adyen" => Some(Way::Adyen(Adyen)),
+        "sns" => Some(Way::Sns(Sns)),
+        "jwt" => jwt(preset).map(Box::new).map(Way::Jwt),
+        _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Way::Recipe),
+    };
+    way.expect("presets.toml is data of ours, and a test reads each of them")
+}
+
+fn jwt(preset: &Preset) -> Option<Jwt> {
+    let prefix = preset.parse.as_deref().map_or(Some(""), |rule| rule.strip_prefix("prefix:"))?;
+    Some(Jwt {
+        header: header_name(preset.header.as_deref()?)?,
+        prefix: prefix.to_owned(),
+        algorithms: TokenAlgorithm::from_words(preset.algorithm.as_deref()?)?,
+        claims: preset.claims.clone()?,
+    })
 }
 
 fn credential(preset: &Preset) -> Option<Credential> {
@@ -83,6 +110,7 @@ struct Words<'w> {
     past_only: bool,
     key_id: Option<&'w str>,
     requires: Vec<(String, String)>,
+    part: Option<&'w str>,
 }
 
 /// Takes a key and what is wrong with it.
@@ -107,6 +135,7 @@ impl<'w> Words<'w> {
             past_only: preset.past_only,
             key_id: preset.key_id.as_deref(),
             requires: requires.collect(),
+            part: preset.part.as_deref(),
         }
     }
 
@@ -177,6 +206,7 @@ impl<'w> Words<'w> {
             key_id,
             requires: self.requires.clone(),
             pointers,
+            part: self.part.map(str::to_owned),
         })
     }
 

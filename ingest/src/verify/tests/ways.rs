@@ -1,0 +1,140 @@
+//! What words do not describe: bodies that carry their own signature, tokens, and senders with more
+//! than one way to sign.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::hmac;
+use serde_json::{Value, json};
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
+
+fn draft_of(source: &Source, body: Option<&[u8]>) -> Draft {
+    let mut draft = body.map_or_else(Draft::default, Draft::of_body);
+    let signing = Signing { url: &source.public_url, now: NOW, filler: "filler" };
+    source.scheme.sign(&mut draft, &source.keys[0], &signing).unwrap();
+    draft
+}
+
+fn source_of(preset: &str, secret: &str) -> Source {
+    source(&format!("public_url = \"https://hooks.example.com/x\"\npreset = {preset:?}"), &[secret])
+}
+
+#[test]
+fn a_body_that_carries_its_signature_is_accepted_and_with_another_secret_refused() {
+    for (preset, secret, another) in [
+        ("mailgun", "s3cret", "another"),
+        ("mailgun-routes", "s3cret", "another"),
+        ("dropbox-sign", "s3cret", "another"),
+        ("adyen-standard", "736563726574", "616e6f74686572"),
+    ] {
+        let draft = draft_of(&source_of(preset, secret), None);
+        let verdict = |secret| check(&source_of(preset, secret), &draft.headers, &draft.body, NOW);
+        assert_eq!(verdict(secret), Ok(0), "{preset}");
+        assert_eq!(verdict(another), Err(Rejection::SignatureMismatch), "{preset}");
+        let unsigned = check(&source_of(preset, secret), &Headers::new(), b"{}", NOW);
+        assert!(
+            matches!(unsigned, Err(Rejection::SignatureMissing | Rejection::Unreadable)),
+            "{preset}: {unsigned:?}"
+        );
+    }
+}
+
+#[test]
+fn an_item_without_a_signature_beside_a_signed_one_is_refused() {
+    let source = source_of("adyen", "736563726574");
+    let one = draft_of(&source_of("adyen-standard", "736563726574"), None);
+    assert_eq!(check(&source, &one.headers, &one.body, NOW), Ok(0), "by the preset that knows both ways");
+    let mut body: Value = serde_json::from_slice(&one.body).unwrap();
+    let items = body["notificationItems"].as_array_mut().unwrap();
+    items.push(json!({"NotificationRequestItem": {"pspReference": "forged", "success": "true"}}));
+    let forged = check(&source, &one.headers, body.to_string().as_bytes(), NOW);
+    assert_eq!(forged, Err(Rejection::SignatureMissing));
+}
+
+#[test]
+fn a_part_of_a_body_of_many_is_found_wherever_it_is() {
+    let source = source_of("dropbox-sign", "s3cret");
+    let json = String::from_utf8(draft_of(&source, None).body).unwrap();
+    let body = format!(
+        "--b\r\ncontent-disposition: form-data; name=\"other\"\r\n\r\n{{}}\r\n--b\r\ncontent-disposition: form-data; name=\"json\"\r\n\r\n{json}\r\n--b--\r\n"
+    );
+    let headers = vec![header("content-type", "multipart/form-data; boundary=b")];
+    assert_eq!(check(&source, &headers, body.as_bytes(), NOW), Ok(0));
+    let cut = &body.as_bytes()[..body.len() - 60];
+    assert!(check(&source, &headers, cut, NOW).is_err());
+}
+
+/// A token of MessageBird's kind with the given header and claims.
+fn token(algorithm: hmac::Algorithm, header: &Value, claims: &Value) -> Headers {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let content = format!("{}.{}", encode(header), encode(claims));
+    let tag = hmac::sign(&hmac::Key::new(algorithm, b"s3cret"), content.as_bytes());
+    let token = format!("{content}.{}", URL_SAFE_NO_PAD.encode(tag.as_ref()));
+    vec![super::header("upstash-signature", token)]
+}
+
+#[test]
+fn a_token_of_another_algorithm_or_of_none_fits_with_nothing() {
+    let source = source_of("qstash", "s3cret");
+    let body_hash = URL_SAFE_NO_PAD.encode(ring::digest::digest(&ring::digest::SHA256, b"{}"));
+    let claims = json!({"iss": "Upstash", "sub": "https://hooks.example.com/x", "exp": 1_795_000_060, "body": body_hash});
+    let verdict = |algorithm, header: Value, claims: &Value| {
+        check(&source, &token(algorithm, &header, claims), b"{}", NOW)
+    };
+    assert_eq!(verdict(hmac::HMAC_SHA256, json!({"alg": "HS256"}), &claims), Ok(0));
+    let mismatch = Err(Rejection::SignatureMismatch);
+    assert_eq!(verdict(hmac::HMAC_SHA512, json!({"alg": "HS512"}), &claims), mismatch);
+    assert_eq!(verdict(hmac::HMAC_SHA256, json!({"alg": "none"}), &claims), mismatch);
+    assert_eq!(verdict(hmac::HMAC_SHA256, json!({}), &claims), Err(Rejection::Unreadable));
+    for (claim, value) in
+        [("iss", json!("Other")), ("sub", json!("https://else")), ("body", json!(7)), ("body", Value::Null)]
+    {
+        let mut other = claims.clone();
+        other[claim] = value;
+        assert_eq!(verdict(hmac::HMAC_SHA256, json!({"alg": "HS256"}), &other), mismatch, "{claim}");
+    }
+    let mut ended = claims.clone();
+    ended["exp"] = json!(1_795_000_000);
+    let outside = Err(Rejection::TimestampOutsideWindow);
+    assert_eq!(verdict(hmac::HMAC_SHA256, json!({"alg": "HS256"}), &ended), outside);
+    for garbage in ["", ".", "..", "a.b.c", "e30.e30.e30.e30", "é.é.é", &"a".repeat(65_536)] {
+        let verdict = check(&source, &vec![super::header("upstash-signature", garbage)], b"{}", NOW);
+        assert!(verdict.is_err(), "{garbage}");
+    }
+}
+
+#[test]
+fn a_hash_that_begins_with_the_secret_is_not_continued() {
+    let source = source_of("hubspot-v1", "s3cret");
+    let headers = draft_of(&source, Some(b"{}")).headers;
+    assert_eq!(check(&source, &headers, b"{}", NOW), Ok(0));
+    // The padding of SHA-256 begins with 0x80.
+    assert_eq!(check(&source, &headers, b"{}\x80\0\0", NOW), Err(Rejection::Unreadable));
+}
+
+#[test]
+fn the_first_way_that_a_request_takes_counts() {
+    let all = source_of("hubspot", "s3cret");
+    for preset in ["hubspot", "hubspot-v2", "hubspot-v1"] {
+        let draft = draft_of(&source_of(preset, "s3cret"), Some(b"[]"));
+        assert_eq!(check(&all, &draft.headers, b"[]", NOW), Ok(0), "{preset}");
+        assert_eq!(check(&all, &draft.headers, b"{}", NOW), Err(Rejection::SignatureMismatch), "{preset}");
+    }
+    // Whoever adds the header of a better way is held to it.
+    let mut headers = draft_of(&source_of("hubspot-v1", "s3cret"), Some(b"[]")).headers;
+    headers.push(header("x-hubspot-signature-v3", "Zm9yZ2Vk"));
+    headers.push(header("x-hubspot-request-timestamp", "1795000000000"));
+    assert_eq!(check(&all, &headers, b"[]", NOW), Err(Rejection::SignatureMismatch));
+}
+
+#[test]
+fn a_form_is_signed_whatever_the_order_of_its_fields() {
+    let source = source_of("twilio", "s3cret");
+    let headers = draft_of(&source, Some(b"b=2&a=1&a=0")).headers;
+    assert_eq!(check(&source, &headers, b"a=0&a=1&b=2", NOW), Ok(0));
+    for other in ["a=0&a=1&b=3", "a=0&a=1", "a=0&a=1&b=2&c=3", "{}"] {
+        assert_eq!(check(&source, &headers, other.as_bytes(), NOW), Err(Rejection::SignatureMismatch));
+    }
+}
