@@ -68,13 +68,17 @@ pub struct Arguments {
     #[arg(long, requires = "send_test")]
     tamper: bool,
 
+    /// Sign with this private key, PKCS #8 in PEM, where the sender signs with one that only it has.
+    #[arg(long, value_name = "FILE", requires = "send_test")]
+    key: Option<PathBuf>,
+
     /// Where to post; the configured listener where it is left out.
     #[arg(long, value_name = "URL", requires = "send_test")]
     url: Option<String>,
 
-    /// List the senders that are known by name.
-    #[arg(long)]
-    list_presets: bool,
+    /// List the senders that are known by name, or tell what NAME wants of a configuration.
+    #[arg(long, value_name = "NAME", num_args = 0..=1)]
+    list_presets: Option<Option<String>>,
 
     /// How --verify and --list-presets print.
     #[arg(long, value_enum, default_value = "text")]
@@ -98,8 +102,8 @@ pub fn main() -> ExitCode {
 
 /// Does what `arguments` ask.
 pub fn execute(arguments: Arguments) -> Result<(), Failure> {
-    if arguments.list_presets {
-        return list_presets::list(arguments.output);
+    if let Some(name) = &arguments.list_presets {
+        return list_presets::list(name.as_deref(), arguments.output);
     }
     let environment = Environment::of_this_process();
     if let Some(aspect) = arguments.healthcheck {
@@ -124,6 +128,7 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
             body: arguments.body.as_deref(),
             duplicate: arguments.duplicate,
             tamper: arguments.tamper,
+            key: arguments.key.as_deref(),
             url: arguments.url.as_deref(),
         };
         return send_test::send(&loaded, name, &plan);

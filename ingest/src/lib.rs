@@ -15,6 +15,7 @@ pub mod rejection;
 pub mod respond;
 
 pub mod cli;
+pub mod hints;
 pub mod list_presets;
 pub mod metrics;
 pub mod run;

@@ -1,4 +1,4 @@
-//! `--list-presets`: the senders that are known by name.
+//! `--list-presets`: the senders that are known by name, and what each wants of a configuration.
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::cli::Output;
 use crate::verify::preset::{self, Preset};
+use crate::verify::scheme::Scheme;
 
 /// One line of JSON: the keys in the order of the fields, the name first.
 #[derive(Debug, Serialize)]
@@ -14,11 +15,22 @@ struct Line<'p> {
     name: &'p str,
     sender: &'p str,
     scheme: &'p str,
+    /// What proves a request, in words.
+    proof: String,
     header: &'p str,
     content: Option<&'p str>,
     tolerance: Option<&'p str>,
     event_id: &'p str,
     event_type: Option<&'p str>,
+    methods: &'p [String],
+    /// How its secrets are written.
+    secret: String,
+    /// Whether each secret needs the id by which the sender knows it.
+    secret_id: bool,
+    /// Whether the URL is signed, which must be configured.
+    public_url: bool,
+    /// Whether an altered body is noticed.
+    covers_body: bool,
     timeout: Option<&'p str>,
     retries_for: Option<&'p str>,
     vector: bool,
@@ -26,16 +38,23 @@ struct Line<'p> {
 }
 
 impl<'p> Line<'p> {
-    fn of(name: &'p str, preset: &'p Preset) -> Self {
+    fn of(name: &'p str, preset: &'static Preset) -> Self {
+        let facts = Scheme::of_preset(preset).facts();
         Self {
             name,
             sender: &preset.sender,
             scheme: &preset.scheme,
+            proof: preset.proof(),
             header: preset.header(),
             content: preset.content(),
             tolerance: preset.window(),
             event_id: preset.event_id(),
             event_type: preset.event_type.as_deref(),
+            methods: &preset.methods,
+            secret: facts.key_words,
+            secret_id: facts.needs_ids,
+            public_url: facts.covers_url,
+            covers_body: facts.covers_body,
             timeout: preset.timeout.as_deref(),
             retries_for: preset.retries_for.as_deref(),
             vector: preset.vector,
@@ -44,8 +63,19 @@ impl<'p> Line<'p> {
     }
 }
 
-/// Prints them: a table, or one object a line.
-pub fn list(output: Output) -> Result<(), Failure> {
+/// Prints one of them, or all: a table, or one object a line.
+pub fn list(name: Option<&str>, output: Output) -> Result<(), Failure> {
+    if let Some(name) = name {
+        let found = preset::all().get_key_value(name);
+        let (name, preset) = found.ok_or_else(|| {
+            Failure::Usage(format!("there is no preset {name:?}; `ingest --list-presets` names all"))
+        })?;
+        let line = Line::of(name, preset);
+        return print(&match output {
+            Output::Json => serde_json::to_string(&line).unwrap_or_default(),
+            Output::Text => describe(&line),
+        });
+    }
     match output {
         Output::Json => {
             for (name, preset) in preset::all() {
@@ -64,6 +94,43 @@ pub fn list(output: Output) -> Result<(), Failure> {
             print(&table.to_string())
         }
     }
+}
+
+/// What there is to know, and a table to begin with.
+fn describe(line: &Line<'_>) -> String {
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let mut row = |name: &str, value: &str| {
+        table.add_row([name, value]);
+    };
+    row("sender", line.sender);
+    row("proved by", &format!("{} in {}", line.proof, line.header));
+    row("signed", line.content.unwrap_or(if line.covers_body { "the body" } else { "not the body" }));
+    row("window", line.tolerance.unwrap_or("none"));
+    row("event id", line.event_id);
+    row("event type", line.event_type.unwrap_or("none"));
+    row("methods", &line.methods.join(", "));
+    row("waits", line.timeout.unwrap_or("unknown"));
+    row("tries for", line.retries_for.unwrap_or("unknown"));
+    row("test vector", if line.vector { "yes" } else { "none published" });
+    row("page", line.documentation);
+    let name = line.name;
+    let variable = name.to_ascii_uppercase().replace('-', "_");
+    let mut text = format!("{table}\n\n[[sources]]\nname = {name:?}\npreset = {name:?}\n");
+    if line.public_url {
+        text += &format!(
+            "public_url = \"https://hooks.example.com/webhooks/{name}\"    # as the sender knows it: it is signed\n"
+        );
+    }
+    let id = if line.secret_id { ", id = \"…\"" } else { "" };
+    text += &format!("secrets = [{{ env = \"{variable}_SECRET\"{id} }}]    # {}", line.secret);
+    if line.secret_id {
+        text += ", and the id by which the sender knows it";
+    }
+    if !line.covers_body {
+        text += "\n# The body is not signed: who sees a request can send it again with another body. Use TLS only.";
+    }
+    text
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use reqwest::redirect::Policy;
 use crate::cli::Loaded;
 use crate::source::Source;
 use crate::verify::draft::{Draft, Signing};
+use crate::verify::key::SigningKey;
 use crate::verify::value::{Place, ValueRule};
 
 /// How long one answer may take.
@@ -32,6 +33,8 @@ pub struct Plan<'p> {
     pub duplicate: bool,
     /// Alter the body after it is signed.
     pub tamper: bool,
+    /// The private key to sign with, where the sender has one.
+    pub key: Option<&'p Path>,
     /// Where to; the configured listener where it is left out.
     pub url: Option<&'p str>,
 }
@@ -43,21 +46,42 @@ struct Signed {
     body: Vec<u8>,
 }
 
+/// Who is played.
+#[derive(Clone, Copy, Debug)]
+struct Sender<'s> {
+    source: &'s Source,
+    /// Those of the source, or one made for the test.
+    keys: &'s [SigningKey],
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display())))
+}
+
+/// With the id of the source's first secret, for some senders sign that too.
+fn made_key(source: &Source, file: &Path) -> Result<SigningKey, Failure> {
+    let id = source.keys.first().and_then(|key| key.id.clone());
+    source.scheme.private_key(id, &read(file)?).ok_or_else(|| {
+        Failure::Usage(format!(
+            "{} holds no private key of the kind that this sender has, as PKCS #8 in PEM",
+            file.display()
+        ))
+    })
+}
+
 /// Sends what `plan` says to source `name`. The answer is no unless each answer was a 2xx.
 pub fn send(loaded: &Loaded, name: &str, plan: &Plan<'_>) -> Result<(), Failure> {
     let source = loaded.source(name)?;
-    let given = plan.body.map(|file| {
-        std::fs::read(file)
-            .map_err(|error| Failure::Usage(format!("{} cannot be read: {error}", file.display())))
-    });
-    let given = given.transpose()?;
+    let given = plan.body.map(read).transpose()?;
+    let made = plan.key.map(|file| made_key(source, file)).transpose()?;
+    let keys = made.as_ref().map_or(source.keys.as_slice(), std::slice::from_ref);
     let url = match plan.url {
         Some(url) => url.to_owned(),
         None => format!("http://{}/webhooks/{name}", reachable(loaded.config.ingest.listen)),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Usage(error.to_string()))?;
-    let refused = runtime.block_on(post_all(source, &url, given.as_deref(), plan))?;
+    let refused = runtime.block_on(post_all(Sender { source, keys }, &url, given.as_deref(), plan))?;
     match refused {
         0 => Ok(()),
         count => Err(Failure::No(format!("{count} answers were no 2xx"))),
@@ -65,7 +89,12 @@ pub fn send(loaded: &Loaded, name: &str, plan: &Plan<'_>) -> Result<(), Failure>
 }
 
 /// Gives the number of answers that were no 2xx.
-async fn post_all(source: &Source, url: &str, body: Option<&[u8]>, plan: &Plan<'_>) -> Result<u32, Failure> {
+async fn post_all(
+    sender: Sender<'_>,
+    url: &str,
+    body: Option<&[u8]>,
+    plan: &Plan<'_>,
+) -> Result<u32, Failure> {
     // Only the first installation counts; a second one finds what it wanted.
     rustls::crypto::ring::default_provider().install_default().ok();
     let client = client(plan).map_err(|error| Failure::Usage(error.to_string()))?;
@@ -76,7 +105,7 @@ async fn post_all(source: &Source, url: &str, body: Option<&[u8]>, plan: &Plan<'
     let mut refused = 0;
     for number in 0..plan.count {
         let id = format!("evt_test_{run:x}_{number}");
-        let signed = sign(source, &id, body, url, clock.now().wall, plan.tamper)?;
+        let signed = sign(sender, &id, body, url, clock.now().wall, plan.tamper)?;
         for _ in 0..if plan.duplicate { 2 } else { 1 } {
             if let Some(pace) = &pace {
                 pace.until_ready().await;
@@ -109,7 +138,7 @@ fn client(plan: &Plan<'_>) -> reqwest::Result<reqwest::Client> {
 }
 
 fn sign(
-    source: &Source,
+    Sender { source, keys }: Sender<'_>,
     id: &str,
     body: Option<&[u8]>,
     url: &str,
@@ -128,12 +157,12 @@ fn sign(
     }
     let signing = Signing { url: &url, now, filler: id };
     // The first of several secrets that can sign.
-    let signed = source.keys.iter().find_map(|key| {
+    let signed = keys.iter().find_map(|key| {
         let mut draft = draft.clone();
         source.scheme.sign(&mut draft, key, &signing).map(|()| draft)
     });
     let Some(signed) = signed else {
-        let what = "the source has public keys only, with which nothing can be signed";
+        let what = "this sender signs with a key that only it has: make a pair of the same kind, add the public one to the source's secrets, and name the private one with --key";
         return Err(Failure::Usage(what.to_owned()));
     };
     let kind = if signed.is_json() { "application/json" } else { "application/x-www-form-urlencoded" };
@@ -186,7 +215,8 @@ mod tests {
     /// The id and the type of what is sent to `url` for a source of `table`, if it is accepted.
     fn sent(table: &str, url: &str) -> Option<(String, String)> {
         let source = source(table, &[secret_for(table)]);
-        let Signed { headers, body } = sign(&source, "evt_1", None, url, NOW, false).ok()?;
+        let Signed { headers, body } =
+            sign(Sender { source: &source, keys: &source.keys }, "evt_1", None, url, NOW, false).ok()?;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
         let query = url.split_once('?').map(|(_, query)| query);

@@ -11,6 +11,7 @@ pub mod jwt;
 pub mod key;
 mod multipart;
 pub mod preset;
+pub mod private_key;
 pub mod public_key;
 pub mod recipe;
 pub mod request;
@@ -78,8 +79,19 @@ pub fn verify<'r>(
         }));
     }
     let url = source.signed_url(request.query);
-    let key = source.scheme.verify(&request, &url, &source.keys, trace)?;
+    let key = verify_at(&request, source, &url, trace)?;
     Ok(VerifiedRequest { request, source, key })
+}
+
+/// Whether `request` is one that `source` signed for `url`: what [`verify`] asks of the URL that is
+/// configured.
+pub fn verify_at(
+    request: &UnverifiedRequest<'_>,
+    source: &Source,
+    url: &str,
+    trace: &mut impl Trace,
+) -> Result<MatchedKey, Rejection> {
+    source.scheme.verify(request, url, &source.keys, trace)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::accept::{Accepted, accept};
 use crate::cli::{Loaded, Output};
+use crate::hints::hints;
 use crate::rejection::Rejection;
 use crate::source::Source;
 use crate::verify::explain::{Explanation, Finding, Step, Trace};
@@ -39,6 +40,18 @@ struct Sent {
     missing_from: Option<usize>,
 }
 
+impl Sent {
+    fn unverified(&self, received_at: Timestamp) -> UnverifiedRequest<'_> {
+        UnverifiedRequest {
+            method: &self.method,
+            query: self.query.as_deref(),
+            headers: &self.headers,
+            body: &self.body,
+            received_at,
+        }
+    }
+}
+
 /// Prints the verdict on the request to source `name`. The answer is no where ingest would not
 /// accept it.
 pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Output) -> Result<(), Failure> {
@@ -55,7 +68,11 @@ pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Outpu
     };
     let mut explanation = Explanation::default();
     let verdict = judge(&sent, source, received_at, loaded.config.ingest.max_body_bytes, &mut explanation);
-    print(&render(&verdict, &explanation.0, output))?;
+    let hints = verdict
+        .as_ref()
+        .err()
+        .map(|rejection| hints(sent.unverified(received_at), source, &loaded.sources, *rejection));
+    print(&render(&verdict, &explanation.0, &hints.unwrap_or_default(), output))?;
     // The answer is already printed; only the status is left to say.
     verdict.map(|_| ()).map_err(|_| Failure::No(String::new()))
 }
@@ -68,14 +85,7 @@ fn judge(
     explanation: &mut Explanation,
 ) -> Result<Accepted, Rejection> {
     check_body(sent, max_body_bytes, explanation)?;
-    let unverified = UnverifiedRequest {
-        method: &sent.method,
-        query: sent.query.as_deref(),
-        headers: &sent.headers,
-        body: &sent.body,
-        received_at,
-    };
-    let verified = verify(unverified, source, explanation)?;
+    let verified = verify(sent.unverified(received_at), source, explanation)?;
     accept(&verified, sent.body.clone(), || "unique".to_owned(), explanation)
 }
 
@@ -94,7 +104,12 @@ fn check_body(sent: &Sent, max_bytes: usize, explanation: &mut Explanation) -> R
     Ok(())
 }
 
-fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: Output) -> String {
+fn render(
+    verdict: &Result<Accepted, Rejection>,
+    findings: &[Finding],
+    hints: &[String],
+    output: Output,
+) -> String {
     let (status, reason) = match verdict {
         Ok(_) => (200, "accepted"),
         Err(rejection) => rejection.contract(),
@@ -109,6 +124,7 @@ fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: O
             "event_id": event.map(|event| event.id.to_string()),
             "event_type": event.map(|event| event.kind.to_string()),
             "steps": findings,
+            "hints": hints,
         })
         .to_string(),
         Output::Text => {
@@ -120,6 +136,7 @@ fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: O
                     format!("{} {:<17} {}", mark(finding), step.as_str().unwrap_or_default(), finding.detail)
                 })
                 .collect();
+            lines.extend(hints.iter().map(|hint| format!("hint {:<17} {hint}", "")));
             lines.push(format!("{word}: {status} {reason}"));
             lines.join("\n")
         }

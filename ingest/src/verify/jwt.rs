@@ -98,6 +98,12 @@ impl Jwt {
         keys.collect::<Option<_>>().map(Key::Tokens)
     }
 
+    /// The private half of a pair of keys, in PEM.
+    pub(super) fn private_key(&self, pem: &[u8]) -> Option<Key> {
+        let algorithm = self.algorithms.first()?;
+        algorithm.algorithm().private_key(pem).map(|key| Key::Tokens(vec![(*algorithm, key)]))
+    }
+
     /// What the token of a request that is verified says of `name`.
     pub(super) fn claim(&self, request: &UnverifiedRequest<'_>, name: &str) -> Option<String> {
         let text = std::str::from_utf8(request.headers.first(&self.header)?).ok()?;
@@ -204,7 +210,7 @@ impl Jwt {
 
     pub(super) fn sign(&self, draft: &mut Draft, key: &Key, signing: &Signing<'_>) -> Option<()> {
         let Key::Tokens(keys) = key else { return None };
-        let (algorithm, Key::Hmac(key)) = keys.first()? else { return None };
+        let (algorithm, key) = keys.first()?;
         let now = signing.now.as_millis() / 1000;
         let mut claims = json!({ "iat": now, "nbf": now, "exp": now + LIFE, "jti": signing.filler });
         let mut claim = |name: &Option<String>, value: String| {
@@ -220,8 +226,12 @@ impl Jwt {
         let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
         let encode = |value: &Value| Encoding::Base64Url.encode(value.to_string().as_bytes());
         let content = format!("{}.{}", encode(&header), encode(&claims));
-        let signature = Encoding::Base64Url.encode(hmac::sign(key, content.as_bytes()).as_ref());
-        let token = format!("{}{content}.{signature}", self.prefix);
+        let signature = match key {
+            Key::Hmac(key) => hmac::sign(key, content.as_bytes()).as_ref().to_vec(),
+            Key::Private(key) => key.sign(content.as_bytes())?,
+            Key::Secret(_) | Key::Public(_) | Key::Tokens(_) => return None,
+        };
+        let token = format!("{}{content}.{}", self.prefix, Encoding::Base64Url.encode(&signature));
         draft.put(&Place::Header(self.header.clone()), &token);
         Some(())
     }
@@ -252,7 +262,7 @@ impl<'t> Token<'t> {
             Some((_, Key::Public(key))) => {
                 key.signed(self.content.as_bytes(), std::slice::from_ref(&self.signature))
             }
-            Some((_, Key::Secret(_) | Key::Tokens(_))) | None => false,
+            Some((_, Key::Secret(_) | Key::Private(_) | Key::Tokens(_))) | None => false,
         }
     }
 

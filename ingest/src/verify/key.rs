@@ -1,9 +1,12 @@
 //! What a source's secrets become: keys that signatures are held against.
 
+use std::sync::Arc;
+
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 use unicode_normalization::UnicodeNormalization;
 
+use super::private_key::PrivateKey;
 use super::public_key::{Kind, PublicKey};
 use super::signature::Encoding;
 
@@ -49,6 +52,8 @@ pub(super) enum Key {
     /// Stands in what is hashed.
     Secret(Vec<u8>),
     Public(PublicKey),
+    /// The other half of a public one, made to try a source.
+    Private(Arc<PrivateKey>),
     /// Of each algorithm that a token may be signed with.
     Tokens(Vec<(TokenAlgorithm, Key)>),
 }
@@ -133,6 +138,14 @@ impl Algorithm {
             Algorithm::Digest(algorithm) => Some(algorithm.output_len()),
             Algorithm::Public(Kind::Ed25519 | Kind::EcdsaP256Fixed) => Some(64),
             Algorithm::Public(Kind::EcdsaP256 | Kind::RsaSha1 | Kind::RsaSha256) => None,
+        }
+    }
+
+    /// Makes a key of the private half of a pair, in PEM; `None` where the sender has no pair.
+    pub(super) fn private_key(self, pem: &[u8]) -> Option<Key> {
+        match self {
+            Algorithm::Public(kind) => PrivateKey::read(kind, pem).map(Arc::new).map(Key::Private),
+            Algorithm::Hmac(_) | Algorithm::Digest(_) => None,
         }
     }
 

@@ -361,7 +361,8 @@ impl<'p> Pass<'p, '_> {
                 feed(secret, &mut |bytes| context.update(bytes))?;
                 Ok(fits_any(context.finish().as_ref(), &signatures.plain))
             }
-            (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_)) | (Key::Tokens(_), _) => Ok(false),
+            (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_))
+            | (Key::Private(_) | Key::Tokens(_), _) => Ok(false),
             (Key::Public(key), algorithm) => {
                 let mut content = Vec::new();
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;

@@ -63,6 +63,15 @@ impl Way {
         }
     }
 
+    fn private_key(&self, pem: &[u8]) -> Option<super::key::Key> {
+        match self {
+            Way::Recipe(recipe) => recipe.algorithm.private_key(pem),
+            Way::Jwt(jwt) => jwt.private_key(pem),
+            Way::Sns(sns) => sns.private_key(pem),
+            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) => None,
+        }
+    }
+
     /// Whether `request` was sent this way, as far as can be told without a secret.
     fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
         match self {
@@ -109,8 +118,7 @@ impl Way {
             Way::Twilio(twilio) => twilio.sign(draft, computed, signing),
             Way::Adyen(adyen) => adyen.sign(draft, computed),
             Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
-            // Only the sender has its certificate's key.
-            Way::Sns(_) => None,
+            Way::Sns(sns) => sns.sign(draft, computed, signing),
         }
     }
 }
@@ -125,6 +133,13 @@ impl Scheme {
     pub fn key(&self, label: String, id: Option<String>, secret: &[u8]) -> Option<SigningKey> {
         let keys: Option<Vec<_>> = self.ways.iter().map(|way| way.key(secret)).collect();
         Some(SigningKey { label, id, keys: keys? })
+    }
+
+    /// Makes a key to sign with of the private half of a pair, in PEM; `None` where the sender has no
+    /// pair, or this is none of its kind.
+    pub fn private_key(&self, id: Option<String>, pem: &[u8]) -> Option<SigningKey> {
+        let key = self.ways.first()?.private_key(pem)?;
+        Some(SigningKey { label: String::new(), id, keys: vec![key] })
     }
 
     /// What is known of it without any request: of several ways, the first names the header, and only

@@ -49,7 +49,7 @@ impl Recipe {
                 | Part::Checksum => {}
             }
         }
-        let key = secret.keys.iter().find(|key| !matches!(key, Key::Public(_)))?;
+        let key = secret.keys.first()?;
         let signature = self.signature_of(draft, key, secret.id.as_deref(), signing, &fields)?;
         let text = self.parse.write(&self.encoding.encode(&signature), &fields);
         match &self.signature {
@@ -90,6 +90,11 @@ impl Recipe {
                 let mut context = digest::Context::new(algorithm);
                 feed(secret, &mut |bytes| context.update(bytes))?;
                 Some(context.finish().as_ref().to_vec())
+            }
+            (Key::Private(key), _) => {
+                let mut content = Vec::new();
+                feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
+                key.sign(&content)
             }
             (Key::Secret(_) | Key::Public(_) | Key::Tokens(_), _) => None,
         }

@@ -7,12 +7,14 @@ use std::convert::Infallible;
 
 use serde_json::{Map, Value};
 
+use super::draft::{Draft, Signing};
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey};
 use super::public_key::Kind;
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
+use super::value::Place;
 use crate::rejection::Rejection;
 
 /// What is signed of a message, where it is there.
@@ -28,15 +30,15 @@ pub struct Sns;
 
 impl Sns {
     pub(super) fn facts(self) -> Facts {
-        Facts {
-            covers_body: true,
-            key_words: "a certificate or public key in PEM".to_owned(),
-            ..Facts::default()
-        }
+        Facts { key_words: "a certificate or public key in PEM".to_owned(), ..Facts::default() }
     }
 
     pub(super) fn key(self, secret: &[u8]) -> Option<Key> {
         Algorithm::Public(Kind::RsaSha256).key(KeyForm::Spki, secret)
+    }
+
+    pub(super) fn private_key(self, pem: &[u8]) -> Option<Key> {
+        Algorithm::Public(Kind::RsaSha256).private_key(pem)
     }
 
     pub(super) fn is_taken_by(self, request: &UnverifiedRequest<'_>) -> bool {
@@ -84,6 +86,25 @@ impl Sns {
                 format!("fits with none of {} certificates, or is of another topic", keys.count())
             })),
         }
+    }
+
+    /// Signs as SNS would with `key`, which is not Amazon's.
+    pub(super) fn sign(self, draft: &mut Draft, key: &Key, signing: &Signing<'_>) -> Option<()> {
+        let Key::Private(key) = key else { return None };
+        let time = signing.now.to_string();
+        for (name, value) in [
+            ("Type", "Notification"),
+            ("MessageId", signing.filler),
+            ("TopicArn", "arn:aws:sns:eu-west-1:000000000000:hookwell"),
+            ("Message", "{}"),
+            ("Timestamp", &time),
+            ("SignatureVersion", "2"),
+        ] {
+            draft.put(&Place::Json(vec![name.to_owned()]), value);
+        }
+        let signature = key.sign(content(&message(&draft.body)?).as_bytes())?;
+        draft.embed(&Place::Json(vec!["Signature".to_owned()]), &Encoding::Base64.encode(&signature));
+        Some(())
     }
 }
 

@@ -1,0 +1,118 @@
+//! Each sender that is known by name, tried without it through the running stack.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use hookwell_tests::program::answer;
+use serde_json::Value;
+
+use crate::{Common, tests};
+
+tests![every_preset_can_be_tried_without_its_sender];
+
+/// What the test has to know of a preset.
+struct Preset {
+    name: String,
+    proof: String,
+    secret: String,
+    needs_id: bool,
+    covers_body: bool,
+}
+
+impl Preset {
+    fn all(common: &Common) -> Result<Vec<Self>> {
+        let listed = answer(&common.binaries.ingest, &["--list-presets", "--output", "json"], &[])?;
+        let one = |line: &str| -> Result<Self> {
+            let preset: Value = serde_json::from_str(line)?;
+            let text = |key: &str| preset[key].as_str().map(str::to_owned).context(key.to_owned());
+            let is = |key: &str| preset[key].as_bool().context(key.to_owned());
+            Ok(Self {
+                name: text("name")?,
+                proof: text("proof")?,
+                secret: text("secret")?,
+                needs_id: is("secret_id")?,
+                covers_body: is("covers_body")?,
+            })
+        };
+        listed.out.lines().map(one).collect()
+    }
+
+    /// How a pair of its kind is made with OpenSSL; `None` where it has none.
+    fn pair(&self) -> Option<&'static [&'static str]> {
+        if self.proof.starts_with("Ed25519") {
+            Some(&["-algorithm", "ed25519"])
+        } else if self.proof.starts_with("ECDSA") || self.proof.contains("ES256") {
+            Some(&["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"])
+        } else if self.proof.starts_with("RSA") || self.proof.contains("RS256") {
+            Some(&["-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048"])
+        } else {
+            None
+        }
+    }
+
+    /// Writes its secret to `file`, or the public half of a pair whose private one goes beside it.
+    fn write_secret(&self, file: &Path) -> Result<()> {
+        if let Some(pair) = self.pair() {
+            let private = file.with_extension("pem");
+            openssl(&[&["genpkey", "-out", path(&private)?], pair].concat())?;
+            return openssl(&["pkey", "-pubout", "-in", path(&private)?, "-out", path(file)?]);
+        }
+        Ok(fs::write(
+            file,
+            match self.secret.as_str() {
+                "NAME:PASSWORD" => "hookwell:secret",
+                "hex" => "736563726574",
+                _ => "c2VjcmV0",
+            },
+        )?)
+    }
+}
+
+fn path(path: &Path) -> Result<&str> {
+    path.to_str().context("a path that is no text")
+}
+
+fn openssl(arguments: &[&str]) -> Result<()> {
+    let output = Command::new("openssl").args(arguments).output().context("openssl could not be started")?;
+    ensure!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+fn every_preset_can_be_tried_without_its_sender(common: &Common) -> Result<()> {
+    let presets = Preset::all(common)?;
+    let folder = tempfile::tempdir()?;
+    let mut sources = String::new();
+    for preset in &presets {
+        let (name, file) = (&preset.name, folder.path().join(&preset.name));
+        preset.write_secret(&file)?;
+        let id = if preset.needs_id { ", id = \"k\"" } else { "" };
+        write!(
+            sources,
+            "[[sources]]\nname = \"try-{name}\"\npreset = {name:?}\npublic_url = \"https://hooks.example.com/{name}\"\nsecrets = [{{ file = {file:?}{id} }}]\n"
+        )?;
+    }
+    let stage = common.stage_with(|settings| settings.sources = sources)?;
+    let _ingest = stage.ingest()?;
+    for preset in &presets {
+        let (source, private) =
+            (format!("try-{}", preset.name), folder.path().join(&preset.name).with_extension("pem"));
+        let key: &[&str] = if preset.pair().is_some() { &["--key", path(&private)?] } else { &[] };
+        let sent = stage.ingest_answers(&[&["--send-test", &source], key].concat())?;
+        ensure!(sent.status == Some(0) && sent.out.contains(" 200 "), "{}: {sent:?}", preset.name);
+        // Those without a pair are tampered with in the tests of verification.
+        if preset.covers_body && preset.pair().is_some() {
+            let tampered = stage.ingest_answers(&[&["--send-test", &source, "--tamper"], key].concat())?;
+            ensure!(
+                tampered.status == Some(1) && tampered.out.contains(" 403 "),
+                "{}: {tampered:?}",
+                preset.name
+            );
+        }
+    }
+    let accepted = stage.reader.read(&stage.topic("events"))?;
+    ensure!(accepted.len() == presets.len(), "{} of {} are on Kafka", accepted.len(), presets.len());
+    Ok(())
+}
