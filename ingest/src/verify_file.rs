@@ -68,11 +68,13 @@ pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Outpu
     };
     let mut explanation = Explanation::default();
     let verdict = judge(&sent, source, received_at, loaded.config.ingest.max_body_bytes, &mut explanation);
-    let hints = verdict
-        .as_ref()
-        .err()
-        .map(|rejection| hints(sent.unverified(received_at), source, &loaded.sources, *rejection));
-    print(&render(&verdict, &explanation.0, &hints.unwrap_or_default(), output))?;
+    if let (Err(rejection), Some(failed)) = (&verdict, explanation.0.last_mut()) {
+        for hint in hints(sent.unverified(received_at), source, &loaded.sources, *rejection) {
+            failed.detail += "; ";
+            failed.detail += &hint;
+        }
+    }
+    print(&render(&verdict, &explanation.0, output))?;
     // The answer is already printed; only the status is left to say.
     verdict.map(|_| ()).map_err(|_| Failure::No(String::new()))
 }
@@ -104,12 +106,7 @@ fn check_body(sent: &Sent, max_bytes: usize, explanation: &mut Explanation) -> R
     Ok(())
 }
 
-fn render(
-    verdict: &Result<Accepted, Rejection>,
-    findings: &[Finding],
-    hints: &[String],
-    output: Output,
-) -> String {
+fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: Output) -> String {
     let (status, reason) = match verdict {
         Ok(_) => (200, "accepted"),
         Err(rejection) => rejection.contract(),
@@ -124,7 +121,6 @@ fn render(
             "event_id": event.map(|event| event.id.to_string()),
             "event_type": event.map(|event| event.kind.to_string()),
             "steps": findings,
-            "hints": hints,
         })
         .to_string(),
         Output::Text => {
@@ -136,7 +132,6 @@ fn render(
                     format!("{} {:<17} {}", mark(finding), step.as_str().unwrap_or_default(), finding.detail)
                 })
                 .collect();
-            lines.extend(hints.iter().map(|hint| format!("hint {:<17} {hint}", "")));
             lines.push(format!("{word}: {status} {reason}"));
             lines.join("\n")
         }

@@ -128,7 +128,12 @@ impl Recipe {
             covers_body: self.content.covers_body(),
             covers_url: self.content.covers_url(),
             needs_ids: self.key_id.is_some() || self.content.names_secret(),
-            key_words: format!("{:?}", self.key_form).to_ascii_lowercase(),
+            key_words: match self.algorithm {
+                Algorithm::Public(_) => "a public key, or a certificate in PEM".to_owned(),
+                Algorithm::Hmac(_) | Algorithm::Digest(_) => {
+                    format!("{:?}", self.key_form).to_ascii_lowercase()
+                }
+            },
         }
     }
 
