@@ -170,7 +170,7 @@ impl Config {
 /// as `sources[].name`. A table whose keys are not ours to know is there by its own name.
 pub fn known_keys() -> Vec<String> {
     let everything = "
-        [[sources]]\nname = 'a'\nsecrets = [{ env = 'A' }]\n[sources.hmac]\n
+        [[sources]]\nname = 'a'\nsecrets = [{ env = 'A' }]\nhandshake_token = { env = 'A' }\n[sources.hmac]\n
         [[destinations]]\nname = 'a'\nkind = 'log'\nsigning_secret = { env = 'A' }\n
         [[routes]]\nsource = '*'\nto = ['a']\n";
     let reading = Reading::default();

@@ -58,6 +58,8 @@ pub const ALL: &[&str] = &[
 
 /// The outcome label of an accepted request.
 pub const ACCEPTED: &str = "accepted";
+/// The same, of one that asked whether the address is ours, and was answered.
+pub const HANDSHAKE: &str = "handshake";
 
 /// From a fraction of a millisecond to longer than any sender waits.
 const SECONDS_BUCKETS: &[f64] =
@@ -87,7 +89,10 @@ pub struct Metrics {
 /// The counters of one source, looked up once.
 #[derive(Clone, Debug)]
 pub struct SourceMeters {
-    accepted: IntCounter,
+    /// Accepted requests.
+    pub accepted: IntCounter,
+    /// Handshakes.
+    pub handshakes: IntCounter,
     rejected: HashMap<Rejection, IntCounter>,
     secret_matches: Vec<IntCounter>,
     /// [`REQUEST_SECONDS`].
@@ -205,6 +210,7 @@ impl SourceMeters {
             |rejection: Rejection| (rejection, requests.with_label_values(&[source, rejection.label()]));
         Self {
             accepted: requests.with_label_values(&[source, ACCEPTED]),
+            handshakes: requests.with_label_values(&[source, HANDSHAKE]),
             rejected: Rejection::ALL.into_iter().map(rejected).collect(),
             secret_matches: secrets
                 .iter()
@@ -215,15 +221,10 @@ impl SourceMeters {
         }
     }
 
-    /// Counts what became of a request.
-    pub fn count(&self, outcome: Result<(), Rejection>) {
-        match outcome {
-            Ok(()) => self.accepted.inc(),
-            Err(rejection) => {
-                if let Some(counter) = self.rejected.get(&rejection) {
-                    counter.inc();
-                }
-            }
+    /// Counts a request that is refused.
+    pub fn count(&self, rejection: Rejection) {
+        if let Some(counter) = self.rejected.get(&rejection) {
+            counter.inc();
         }
     }
 
@@ -270,6 +271,6 @@ mod tests {
         Metrics::register(&registry).unwrap();
         let families = registry.gather();
         let requests = families.iter().find(|family| family.name() == REQUESTS_TOTAL).unwrap();
-        assert_eq!(requests.get_metric().len(), Rejection::ALL.len() + 1);
+        assert_eq!(requests.get_metric().len(), Rejection::ALL.len() + 2);
     }
 }

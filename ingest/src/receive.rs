@@ -19,14 +19,15 @@ use crate::accept::{Accepted, accept};
 use crate::address::{client_address, contains};
 use crate::body::{Budget, read_body};
 use crate::connection::Connection;
-use crate::metrics::{Metrics, SourceMeters};
+use crate::metrics::{ACCEPTED, HANDSHAKE, Metrics, SourceMeters};
 use crate::publish::{Ack, PublishError, Publisher};
 use crate::rejection::Rejection;
 use crate::respond;
 use crate::source::Source;
 use crate::verify::explain::Silent;
+use crate::verify::handshake::Reply;
 use crate::verify::request::{RequestHeaders, UnverifiedRequest};
-use crate::verify::verify;
+use crate::verify::{shake_hands, verify};
 
 /// All that requests need, shared by all workers.
 #[derive(Debug)]
@@ -105,17 +106,18 @@ pub async fn receive(
     };
     account.close(&outcome);
     match outcome {
-        Ok(_) => respond::accepted(),
-        Err(rejection) => respond::rejected(rejection),
+        Ok(Taken::Stored(_)) => respond::accepted(sender.map_or(200, |(source, _)| source.success_status)),
+        Ok(Taken::Answered(reply)) => respond::handshake(reply),
+        Err(rejection) => respond::rejected(rejection, sender.map(|(source, _)| source)),
     }
 }
 
 /// Answers a request for what is not there at all; it is counted and logged like any other.
 pub async fn refuse_unknown(gateway: web::Data<Arc<Gateway>>) -> HttpResponse {
     let rejection = Rejection::UnknownSource;
-    gateway.metrics.unknown.count(Err(rejection));
+    gateway.metrics.unknown.count(rejection);
     Line::default().write(None, &Err(rejection), Duration::ZERO);
-    respond::rejected(rejection)
+    respond::rejected(rejection, None)
 }
 
 impl Gateway {
@@ -127,11 +129,11 @@ impl Gateway {
         meters: &SourceMeters,
         begun: Now,
         line: &mut Line,
-    ) -> Result<Ack, Rejection> {
+    ) -> Result<Taken, Rejection> {
         if self.stopping.load(Ordering::Relaxed) {
             return Err(Rejection::ShuttingDown);
         }
-        if !source.methods.iter().any(|method| method == request.method().as_str()) {
+        if !source.uses(request.method().as_str()) {
             return Err(Rejection::MethodNotAllowed);
         }
         self.check_address(request, source)?;
@@ -150,8 +152,14 @@ impl Gateway {
                 body: &body,
                 received_at: begun.wall,
             };
+            if let Some(reply) = shake_hands(&unverified, source, false, &mut Silent) {
+                return reply.map(Taken::Answered);
+            }
             let verified = verify(unverified, source, &mut Silent)?;
             meters.count_secret(verified.key().0);
+            if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
+                return reply.map(Taken::Answered);
+            }
             let accepted = accept(&verified, body.clone(), || self.unique.next(), &mut Silent)?;
             failpoint::hit("ingest-verified");
             accepted
@@ -160,7 +168,7 @@ impl Gateway {
         if source.rate_limit.as_ref().is_some_and(|limit| limit.check().is_err()) {
             return Err(Rejection::TooMany);
         }
-        self.publish(accepted, meters, line).await
+        self.publish(accepted, meters, line).await.map(Taken::Stored)
     }
 
     fn check_address(&self, request: &HttpRequest, source: &Source) -> Result<(), Rejection> {
@@ -200,6 +208,15 @@ impl Gateway {
     }
 }
 
+/// What became of a request that is not refused.
+#[derive(Debug)]
+enum Taken {
+    /// An event, which Kafka has.
+    Stored(Ack),
+    /// No event, but a question that was answered.
+    Answered(Reply),
+}
+
 /// Counts a request for as long as it is being answered, also where its client goes away.
 struct InFlight(IntGauge);
 
@@ -227,11 +244,15 @@ struct Account<'g> {
 }
 
 impl Account<'_> {
-    fn close(&mut self, outcome: &Result<Ack, Rejection>) {
+    fn close(&mut self, outcome: &Result<Taken, Rejection>) {
         self.is_closed = true;
         let took = self.gateway.clock.mono().saturating_sub(self.begun.mono);
         let meters = self.sender.map_or(&self.gateway.metrics.unknown, |(_, meters)| meters);
-        meters.count(outcome.as_ref().map(|_| ()).map_err(|rejection| *rejection));
+        match outcome {
+            Ok(Taken::Stored(_)) => meters.accepted.inc(),
+            Ok(Taken::Answered(_)) => meters.handshakes.inc(),
+            Err(rejection) => meters.count(*rejection),
+        }
         meters.request_seconds.observe(took.as_secs_f64());
         self.line.write(self.sender.map(|(source, _)| source), outcome, took);
     }
@@ -254,14 +275,18 @@ struct Line {
 }
 
 impl Line {
-    fn write(&self, source: Option<&Source>, outcome: &Result<Ack, Rejection>, took: Duration) {
+    fn write(&self, source: Option<&Source>, outcome: &Result<Taken, Rejection>, took: Duration) {
         let source = source.map_or("", |source| source.name.as_str());
         let millis = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
         let (event_id, event_type, bytes) = (&*self.event_id, &*self.event_type, self.bytes);
         match outcome {
-            Ok(ack) => tracing::info!(
+            Ok(Taken::Answered(reply)) => {
+                let status = reply.status;
+                tracing::info!(target: "request", source, status, outcome = HANDSHAKE, bytes, millis);
+            }
+            Ok(Taken::Stored(ack)) => tracing::info!(
                 target: "request",
-                source, status = 200, outcome = "accepted", event_id, event_type, bytes,
+                source, status = 200, outcome = ACCEPTED, event_id, event_type, bytes,
                 partition = ack.partition(), offset = ack.offset(), millis,
             ),
             Err(rejection) => {

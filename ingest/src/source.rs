@@ -7,8 +7,11 @@ use std::num::NonZeroU32;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookwell_common::config::{Config, Environment, EventIdMissing, Faults, Place, Placed, SourceConfig};
 use hookwell_common::event::Name;
+use hookwell_common::secret::Secret;
 use ipnet::IpNet;
 
+use crate::rejection::Rejection;
+use crate::verify::handshake::Handshake;
 use crate::verify::key::SigningKey;
 use crate::verify::preset::{self, Preset};
 use crate::verify::scheme::Scheme;
@@ -29,6 +32,14 @@ pub struct Source {
     pub public_url: String,
     /// The methods that it uses.
     pub methods: Vec<String>,
+    /// What it asks before it sends events.
+    pub handshakes: Vec<Handshake>,
+    /// The word that it was told.
+    pub handshake_token: Option<Secret>,
+    /// The status of an accepted event.
+    pub success_status: u16,
+    /// The status of a signature that does not fit, where it is not the usual one.
+    pub mismatch_status: Option<u16>,
     /// Where the event id lies.
     pub event_id: ValueRule,
     /// What to do with an event that has none.
@@ -58,6 +69,8 @@ impl Source {
         let preset = resolve_preset(config, faults);
         let scheme = resolve_scheme(config, preset, faults);
         let keys = resolve_keys(config, scheme.as_ref(), environment, faults);
+        let token = config.handshake_token.as_ref();
+        let handshake_token = token.and_then(|token| token.resolve(environment, faults));
         let public_url = resolve_url(config, scheme.as_ref(), faults);
         let event_id = config.event_id.as_ref();
         let default_id = preset.map_or("body-hash", Preset::event_id);
@@ -76,6 +89,10 @@ impl Source {
             allow_from: config.allow_from.clone(),
             public_url,
             methods: preset.map_or_else(|| vec!["POST".to_owned()], |preset| preset.methods.clone()),
+            handshakes: preset.map(Preset::handshakes).unwrap_or_default(),
+            handshake_token,
+            success_status: preset.and_then(|preset| preset.success_status).unwrap_or(200),
+            mismatch_status: preset.and_then(|preset| preset.mismatch_status),
             event_id: event_id?,
             event_id_missing: config.event_id_missing,
             event_type,
@@ -224,6 +241,30 @@ fn resolve_kept(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Fau
 }
 
 impl Source {
+    /// Whether it sends requests with this method.
+    pub fn uses(&self, method: &str) -> bool {
+        self.all_methods().any(|known| known == method)
+    }
+
+    /// The methods that it uses, with commas between.
+    pub fn allowed(&self) -> String {
+        self.all_methods()
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
+    fn all_methods(&self) -> impl Iterator<Item = &str> {
+        self.methods.iter().map(String::as_str).chain(self.handshakes.iter().map(Handshake::method))
+    }
+
+    /// The status of `rejection`: the usual one, or what the sender wants to hear.
+    pub fn status_of(&self, rejection: Rejection) -> u16 {
+        let own = self.mismatch_status.filter(|_| rejection == Rejection::SignatureMismatch);
+        own.unwrap_or_else(|| rejection.status())
+    }
+
     /// The URL that was signed: the configured one, with the query of the request where the
     /// configured one has none of its own.
     pub fn signed_url<'s>(&'s self, query: Option<&str>) -> std::borrow::Cow<'s, str> {

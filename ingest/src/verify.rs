@@ -6,6 +6,7 @@ pub mod credential;
 pub mod draft;
 pub mod explain;
 pub mod facts;
+pub mod handshake;
 mod header;
 pub mod jwt;
 pub mod key;
@@ -25,6 +26,7 @@ pub mod value;
 pub(crate) mod words;
 
 use explain::{Step, Trace};
+use handshake::{Reply, Standing};
 use key::MatchedKey;
 use request::UnverifiedRequest;
 
@@ -81,6 +83,19 @@ pub fn verify<'r>(
     let url = source.signed_url(request.query);
     let key = verify_at(&request, source, &url, trace)?;
     Ok(VerifiedRequest { request, source, key })
+}
+
+/// What to say to `request` if it asks whether the address is ours: `is_verified` tells whether it is
+/// known to be the sender's.
+pub fn shake_hands(
+    request: &UnverifiedRequest<'_>,
+    source: &Source,
+    is_verified: bool,
+    trace: &mut impl Trace,
+) -> Option<Result<Reply, Rejection>> {
+    let token = source.handshake_token.as_ref();
+    let standing = Standing { is_verified, keys: &source.keys, token };
+    source.handshakes.iter().find_map(|handshake| handshake.answer(request, standing, trace))
 }
 
 /// Whether `request` is one that `source` signed for `url`: what [`verify`] asks of the URL that is

@@ -11,11 +11,13 @@ use serde_json::json;
 use crate::accept::{Accepted, accept};
 use crate::cli::{Loaded, Output};
 use crate::hints::hints;
+use crate::metrics::{ACCEPTED, HANDSHAKE};
 use crate::rejection::Rejection;
 use crate::source::Source;
 use crate::verify::explain::{Explanation, Finding, Step, Trace};
+use crate::verify::handshake::Reply;
 use crate::verify::request::UnverifiedRequest;
-use crate::verify::verify;
+use crate::verify::{shake_hands, verify};
 
 /// The most headers of a request that are read.
 const MAX_HEADERS: usize = 256;
@@ -27,6 +29,13 @@ pub struct Request<'r> {
     pub file: Option<&'r Path>,
     /// RFC 3339 or Unix seconds; `None` for now.
     pub at: Option<&'r str>,
+}
+
+/// What a request is that is not refused.
+#[derive(Debug)]
+enum Judged {
+    Event(Box<Accepted>),
+    Handshake(Reply),
 }
 
 /// A request as it was sent.
@@ -74,7 +83,7 @@ pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Outpu
             failed.detail += &hint;
         }
     }
-    print(&render(&verdict, &explanation.0, output))?;
+    print(&render(&verdict, source, &explanation.0, output))?;
     // The answer is already printed; only the status is left to say.
     verdict.map(|_| ()).map_err(|_| Failure::No(String::new()))
 }
@@ -85,10 +94,17 @@ fn judge(
     received_at: Timestamp,
     max_body_bytes: usize,
     explanation: &mut Explanation,
-) -> Result<Accepted, Rejection> {
+) -> Result<Judged, Rejection> {
     check_body(sent, max_body_bytes, explanation)?;
-    let verified = verify(sent.unverified(received_at), source, explanation)?;
-    accept(&verified, sent.body.clone(), || "unique".to_owned(), explanation)
+    let request = sent.unverified(received_at);
+    if let Some(reply) = shake_hands(&request, source, false, explanation) {
+        return reply.map(Judged::Handshake);
+    }
+    let verified = verify(request, source, explanation)?;
+    if let Some(reply) = shake_hands(&request, source, true, explanation) {
+        return reply.map(Judged::Handshake);
+    }
+    accept(&verified, sent.body.clone(), || "unique".to_owned(), explanation).map(Box::new).map(Judged::Event)
 }
 
 fn check_body(sent: &Sent, max_bytes: usize, explanation: &mut Explanation) -> Result<(), Rejection> {
@@ -106,13 +122,18 @@ fn check_body(sent: &Sent, max_bytes: usize, explanation: &mut Explanation) -> R
     Ok(())
 }
 
-fn render(verdict: &Result<Accepted, Rejection>, findings: &[Finding], output: Output) -> String {
-    let (status, reason) = match verdict {
-        Ok(_) => (200, "accepted"),
-        Err(rejection) => rejection.contract(),
+fn render(
+    verdict: &Result<Judged, Rejection>,
+    source: &Source,
+    findings: &[Finding],
+    output: Output,
+) -> String {
+    let (status, reason, event) = match verdict {
+        Ok(Judged::Event(accepted)) => (source.success_status, ACCEPTED, Some(&accepted.event)),
+        Ok(Judged::Handshake(reply)) => (reply.status, HANDSHAKE, None),
+        Err(rejection) => (source.status_of(*rejection), rejection.label(), None),
     };
     let word = if verdict.is_ok() { "accept" } else { "reject" };
-    let event = verdict.as_ref().ok().map(|accepted| &accepted.event);
     match output {
         Output::Json => json!({
             "verdict": word,

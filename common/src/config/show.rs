@@ -149,6 +149,9 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
     page.set_placed("preset", source.preset.as_ref());
     let secrets: Vec<_> = source.secrets.iter().map(shown_material).collect();
     page.set("secrets", format_args!("[{}]", secrets.join(", ")));
+    if let Some(token) = &source.handshake_token {
+        page.set("handshake_token", shown_material(token));
+    }
     page.set_list("allow_from", &source.allow_from);
     page.set_placed("public_url", source.public_url.as_ref());
     page.set_placed("event_id", source.event_id.as_ref());

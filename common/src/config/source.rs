@@ -28,6 +28,8 @@ pub struct SourceConfig {
     pub secrets: Vec<KeyMaterial>,
     /// Who may send; empty: anybody.
     pub allow_from: Vec<IpNet>,
+    /// The word that the sender was told, for senders that ask whether the address is ours.
+    pub handshake_token: Option<KeyMaterial>,
     /// The URL that the sender was given, for schemes that sign it.
     pub public_url: Option<Placed<String>>,
     /// Where the event id lies.
@@ -95,6 +97,7 @@ impl SourceConfig {
             hmac: section.has("hmac").then(|| HmacConfig::read(section.section("hmac"))),
             secrets: section.key_materials("secrets"),
             allow_from: section.parsed("allow_from", "networks such as \"10.0.0.0/8\"", parse_network),
+            handshake_token: section.key_material("handshake_token"),
             public_url: section.placed_text("public_url"),
             event_id: section.placed_text("event_id"),
             event_id_missing: section.choice("event_id_missing", &missing, EventIdMissing::Hash),

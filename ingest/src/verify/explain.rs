@@ -13,6 +13,8 @@ pub enum Step {
     Body,
     /// The method is one that the source uses.
     Method,
+    /// The sender asks whether the address is its receiver's.
+    Handshake,
     /// The header with the signature is there.
     SignatureHeader,
     /// The header holds signatures as the sender writes them.

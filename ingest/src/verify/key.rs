@@ -202,6 +202,16 @@ pub(super) fn fits_any(expected: &[u8], signatures: &[Vec<u8>]) -> bool {
     signatures.iter().fold(false, |fits, signature| fits | bool::from(expected.ct_eq(signature)))
 }
 
+impl SigningKey {
+    /// The HMAC of `text`, where its sender signs with one.
+    pub(super) fn sign(&self, text: &[u8]) -> Option<Vec<u8>> {
+        match self.keys.first()? {
+            Key::Hmac(key) => Some(hmac::sign(key, text).as_ref().to_vec()),
+            Key::Secret(_) | Key::Public(_) | Key::Private(_) | Key::Tokens(_) => None,
+        }
+    }
+}
+
 impl Keys<'_> {
     /// The first that fits. None is left out once another has, so that the time does not tell which
     /// one it was.

@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use toml::Table;
 
+use super::handshake::{Handshake, Words};
 use super::jwt::Claims;
 
 /// The words of one sender. Those of the recipe are the words of `[sources.hmac]`, and what is left
@@ -52,6 +53,13 @@ pub struct Preset {
     pub part: Option<String>,
     /// Another preset, as which a request counts that is signed the other way.
     pub otherwise: Option<String>,
+    /// What the sender asks before it sends events.
+    #[serde(default)]
+    pub handshakes: Vec<Words>,
+    /// The status of an accepted event, where the sender wants another than 200.
+    pub success_status: Option<u16>,
+    /// The status of a signature that does not fit, where the sender wants another than 403.
+    pub mismatch_status: Option<u16>,
     /// The methods that the sender uses.
     #[serde(default = "post")]
     pub methods: Vec<String>,
@@ -154,6 +162,12 @@ impl Preset {
             ),
             other => other.to_owned(),
         }
+    }
+
+    /// What the sender asks before it sends events.
+    pub fn handshakes(&self) -> Vec<Handshake> {
+        let read = |words| Handshake::from_words(words).expect("it is data of ours, and a test reads it");
+        self.handshakes.iter().map(read).collect()
     }
 
     /// Whether the sender signs with a key that only it has.

@@ -2,6 +2,7 @@
 //! tampered with, and requests that no sender would send.
 
 mod bad_input;
+mod handshakes;
 mod vectors;
 mod ways;
 
@@ -44,7 +45,9 @@ fn try_source_with(table: &str, secrets: &[(String, Option<String>)]) -> Result<
     let config = Config::parse(Path::new("test.toml"), &text, &Environment::default(), &mut faults);
     let named = secrets.iter().enumerate().map(|(index, (secret, _))| (variable(index), secret.clone()));
     let named: Vec<_> = named.collect();
-    let environment = named.iter().map(|(name, secret)| (&**name, &**secret)).collect::<Environment>();
+    let token = [("T", "t0ken")];
+    let named = named.iter().map(|(name, secret)| (&**name, &**secret));
+    let environment = named.chain(token).collect::<Environment>();
     let mut sources = resolve_all(&config, &environment, &mut faults);
     let faults: Vec<_> = faults.into_sorted().iter().map(ToString::to_string).collect();
     if faults.is_empty() { Ok(sources.remove("x").unwrap()) } else { Err(faults) }

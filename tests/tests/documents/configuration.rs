@@ -40,6 +40,9 @@ fn file(path: &str, line: &str) -> String {
             if ["timestamp_unit", "tolerance"].contains(&key) { "timestamp = 'header:x'\n" } else { "" }
         ),
         "sources[].secrets[]" => format!("[[sources]]\nname = 'a'\nsecrets = [{{ {line} }}]\n"),
+        "sources[].handshake_token" => {
+            format!("[[sources]]\nname = 'a'\nhandshake_token = {{ {line} }}\n")
+        }
         "destinations[]" => {
             format!("[[destinations]]\n{}{}{line}\n", unless("name", "'a'"), unless("kind", "'custom'"))
         }

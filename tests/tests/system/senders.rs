@@ -7,11 +7,15 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::program::answer;
+use hookwell_tests::sender::client;
 use serde_json::Value;
 
 use crate::{Common, tests};
 
-tests![every_preset_can_be_tried_without_its_sender];
+tests![
+    every_preset_can_be_tried_without_its_sender,
+    whoever_asks_whether_the_address_is_ours_is_answered_and_kafka_hears_nothing_of_it,
+];
 
 /// What the test has to know of a preset.
 struct Preset {
@@ -114,5 +118,47 @@ fn every_preset_can_be_tried_without_its_sender(common: &Common) -> Result<()> {
     }
     let accepted = stage.reader.read(&stage.topic("events"))?;
     ensure!(accepted.len() == presets.len(), "{} of {} are on Kafka", accepted.len(), presets.len());
+    Ok(())
+}
+
+fn whoever_asks_whether_the_address_is_ours_is_answered_and_kafka_hears_nothing_of_it(
+    common: &Common,
+) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let token = folder.path().join("token");
+    fs::write(&token, "s3cret\n")?;
+    let one = |preset: &str| {
+        format!(
+            "[[sources]]\nname = \"{preset}\"\npreset = \"{preset}\"\nsecrets = [{{ file = {token:?} }}]\nhandshake_token = {{ file = {token:?} }}\n"
+        )
+    };
+    let sources =
+        ["meta", "asana", "trello"].map(one).concat() + "public_url = \"https://hooks.example.com/trello\"\n";
+    let stage = common.stage_with(|settings| settings.sources = sources)?;
+    let ingest = stage.ingest()?;
+    let url = |rest: &str| format!("http://127.0.0.1:{}/webhooks/{rest}", stage.port);
+    let asked =
+        client().get(url("meta?hub.mode=subscribe&hub.verify_token=s3cret&hub.challenge=42")).send()?;
+    ensure!(asked.status() == 200 && asked.headers()["x-content-type-options"] == "nosniff", "{asked:?}");
+    ensure!(asked.headers()["content-type"] == "text/plain" && asked.text()? == "42");
+    let forged =
+        client().get(url("meta?hub.mode=subscribe&hub.verify_token=forged&hub.challenge=42")).send()?;
+    ensure!(forged.status() == 403, "{forged:?}");
+    let other = client().get(url("meta")).send()?;
+    ensure!(other.status() == 405 && other.headers()["allow"] == "GET, POST", "{other:?}");
+    let secret = client().post(url("asana")).header("x-hook-secret", "theirs").send()?;
+    ensure!(secret.status() == 200 && secret.headers()["x-hook-secret"] == "theirs", "{secret:?}");
+    ensure!(client().head(url("trello")).send()?.status() == 200);
+    let counted = |source: &str| {
+        let labels = [&*format!("source=\"{source}\""), "outcome=\"handshake\""];
+        ingest.metric("hookwell_ingest_requests_total", &labels)
+    };
+    ensure!(counted("meta")? == 1.0 && counted("asana")? == 1.0 && counted("trello")? == 1.0);
+    ensure!(stage.reader.read(&stage.topic("events"))?.is_empty());
+    ensure!(
+        !ingest.logged().contains("theirs") && !ingest.logged().contains("s3cret"),
+        "{}",
+        ingest.logged()
+    );
     Ok(())
 }

@@ -115,6 +115,7 @@ const INGEST: &[&str] = &[
     "verify::jwt",
     "verify::sns",
     "verify::credential",
+    "verify::handshake",
     "verify::draft",
     "verify::multipart",
     "verify::timestamp",

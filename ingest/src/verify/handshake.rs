@@ -1,0 +1,295 @@
+//! How a sender makes sure that an address is its receiver's, and what it wants to hear: a challenge
+//! that comes back, as it is or signed, or any answer at all.
+//!
+//! Where a sender signs its challenge, only a signed one is answered. What is signed for somebody who
+//! has proved nothing must look like no body of an event: else we would sign a forger's.
+
+use std::collections::BTreeMap;
+
+use hookwell_common::secret::Secret;
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use subtle::ConstantTimeEq;
+
+use super::explain::{Step, Trace};
+use super::key::SigningKey;
+use super::request::UnverifiedRequest;
+use super::signature::Encoding;
+use super::value::{Found, Place, Pointers, find};
+use crate::rejection::Rejection;
+
+/// The longest challenge that comes back, in bytes.
+const LONGEST: usize = 1024;
+
+/// The words of a preset.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Words {
+    /// The method of the request.
+    #[serde(default = "post")]
+    pub method: String,
+    /// What must be there for it to be one: `PLACE`, or `PLACE = VALUE`.
+    pub when: Option<String>,
+    /// What must not be there.
+    pub unless: Option<String>,
+    /// Whether the sender signs it: only a POST can be.
+    #[serde(default)]
+    pub is_signed: bool,
+    /// Where the word lies that the user told the sender: the source's `handshake_token`.
+    pub token: Option<String>,
+    /// The status of the answer.
+    #[serde(default = "ok")]
+    pub status: u16,
+    /// An answer in plain text.
+    pub text: Option<String>,
+    /// An answer in JSON, its values templates.
+    #[serde(default)]
+    pub json: BTreeMap<String, String>,
+    /// An answer in JSON that is always the same.
+    pub fixed_json: Option<String>,
+    /// The headers of the answer.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
+fn ok() -> u16 {
+    200
+}
+
+/// What a sender asks before it sends events, and what it wants to hear.
+#[derive(Clone, Debug)]
+pub struct Handshake {
+    method: String,
+    when: Option<(Place, Option<String>)>,
+    unless: Option<Place>,
+    is_signed: bool,
+    token: Option<Place>,
+    status: u16,
+    body: Body,
+    headers: Vec<(String, Template)>,
+    pointers: Pointers,
+}
+
+#[derive(Clone, Debug)]
+enum Body {
+    Empty,
+    Text(Template),
+    Json(Vec<(String, Template)>),
+    Fixed(String),
+}
+
+/// Text with values of the request in it.
+#[derive(Clone, Debug)]
+struct Template(Vec<Piece>);
+
+#[derive(Clone, Debug)]
+enum Piece {
+    Literal(String),
+    Value(Place),
+    /// The HMAC of a value by the source's first secret.
+    Signed(Encoding, Place),
+}
+
+/// What the sender hears.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reply {
+    /// The status.
+    pub status: u16,
+    /// The kind of the body; `None` where there is none.
+    pub content_type: Option<&'static str>,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: String,
+}
+
+/// What is known when a request is looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Standing<'s> {
+    /// Whether the request is known to be the sender's.
+    pub is_verified: bool,
+    /// The source's secrets.
+    pub keys: &'s [SigningKey],
+    /// The word that the user told the sender.
+    pub token: Option<&'s Secret>,
+}
+
+impl Handshake {
+    /// Reads one; `None` where a word means nothing.
+    pub fn from_words(words: &Words) -> Option<Self> {
+        let condition = |text: &String| {
+            let (place, value) = text.split_once(" = ").map_or((text.as_str(), None), |(p, v)| (p, Some(v)));
+            Some((Place::from_words(place)?, value.map(str::to_owned)))
+        };
+        let templates = |all: &BTreeMap<String, String>| -> Option<Vec<_>> {
+            all.iter().map(|(name, text)| Some((name.clone(), Template::from_words(text)?))).collect()
+        };
+        let place = |words: &Option<String>| match words {
+            None => Some(None),
+            Some(words) => Place::from_words(words).map(Some),
+        };
+        let body = match (&words.text, &words.fixed_json) {
+            (Some(text), _) => Body::Text(Template::from_words(text)?),
+            (None, Some(json)) => Body::Fixed(json.clone()),
+            (None, None) if words.json.is_empty() => Body::Empty,
+            (None, None) => Body::Json(templates(&words.json)?),
+        };
+        let when = match &words.when {
+            None => None,
+            Some(text) => Some(condition(text)?),
+        };
+        let (unless, token) = (place(&words.unless)?, place(&words.token)?);
+        let headers = templates(&words.headers)?;
+        let in_templates = match &body {
+            Body::Text(template) => template.places().collect::<Vec<_>>(),
+            Body::Json(fields) => fields.iter().flat_map(|(_, template)| template.places()).collect(),
+            Body::Empty | Body::Fixed(_) => Vec::new(),
+        };
+        let conditions = when.iter().map(|(place, _)| place).chain(&unless);
+        let pointers = Pointers::of(in_templates.into_iter().chain(conditions));
+        Some(Self {
+            method: words.method.clone(),
+            when,
+            unless,
+            is_signed: words.is_signed,
+            token,
+            status: words.status,
+            body,
+            headers,
+            pointers,
+        })
+    }
+
+    /// The method of such a request.
+    pub fn method(&self) -> &str {
+        &self.method
+    }
+
+    /// Whether it is for the source to be given a `handshake_token`.
+    pub fn wants_token(&self) -> bool {
+        self.token.is_some()
+    }
+
+    /// What to answer to `request`; `None` where it is no handshake of this kind, or not yet known to
+    /// be the sender's where it must be.
+    pub fn answer(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        standing: Standing<'_>,
+        trace: &mut impl Trace,
+    ) -> Option<Result<Reply, Rejection>> {
+        if self.method != request.method || self.is_signed != standing.is_verified {
+            return None;
+        }
+        let found = self.pointers.look_up(request.body);
+        let is_there = |place: &Place| find(request, place, &found).filter(|value| !value.is_empty());
+        let is_meant = self.when.as_ref().is_none_or(|(place, wanted)| {
+            is_there(place)
+                .is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted.as_bytes() == value.as_ref()))
+        });
+        if !is_meant || self.unless.as_ref().is_some_and(|place| is_there(place).is_some()) {
+            return None;
+        }
+        Some(self.reply(request, &found, standing, trace))
+    }
+
+    fn reply(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        found: &Found<'_>,
+        standing: Standing<'_>,
+        trace: &mut impl Trace,
+    ) -> Result<Reply, Rejection> {
+        if let Some(place) = &self.token {
+            let shown = find(request, place, found).unwrap_or_default();
+            let is_right = standing.token.is_some_and(|token| bool::from(token.reveal().ct_eq(&shown)));
+            if !is_right {
+                return Err(trace.failed(Step::Handshake, Rejection::SignatureMismatch, || {
+                    format!(
+                        "{place:?} is not the source's handshake_token; set it to what the sender was told"
+                    )
+                }));
+            }
+        }
+        let fill = |template: &Template| template.fill(request, found, standing.keys);
+        let json = |fields: &[(String, Template)]| -> Option<String> {
+            let fields =
+                fields.iter().map(|(name, template)| Some((name.clone(), Value::String(fill(template)?))));
+            Some(Value::Object(fields.collect::<Option<Map<_, _>>>()?).to_string())
+        };
+        let body = match &self.body {
+            Body::Empty => Some((None, String::new())),
+            Body::Text(template) => fill(template).map(|text| (Some("text/plain"), text)),
+            Body::Json(fields) => json(fields).map(|json| (Some("application/json"), json)),
+            Body::Fixed(json) => Some((Some("application/json"), json.clone())),
+        };
+        let headers = self.headers.iter().map(|(name, template)| Some((name.clone(), fill(template)?)));
+        let (Some((content_type, body)), Some(headers)) = (body, headers.collect()) else {
+            let words =
+                || "the challenge is missing, too long, or not of a form that may come back".to_owned();
+            return Err(trace.failed(Step::Handshake, Rejection::Unreadable, words));
+        };
+        trace.passed(Step::Handshake, || {
+            "the sender asks whether this address is yours; it is told".to_owned()
+        });
+        Ok(Reply { status: self.status, content_type, headers, body })
+    }
+}
+
+impl Template {
+    fn from_words(text: &str) -> Option<Self> {
+        let mut pieces = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            let (name, after) = after.split_once('}')?;
+            pieces.push(Piece::Literal(literal.to_owned()));
+            pieces.push(match name.split_once(':')? {
+                ("hmac-hex", place) => Piece::Signed(Encoding::Hex, Place::from_words(place)?),
+                ("hmac-base64", place) => Piece::Signed(Encoding::Base64, Place::from_words(place)?),
+                _ => Piece::Value(Place::from_words(name)?),
+            });
+            rest = after;
+        }
+        pieces.push(Piece::Literal(rest.to_owned()));
+        Some(Self(pieces))
+    }
+
+    fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter().filter_map(|piece| match piece {
+            Piece::Literal(_) => None,
+            Piece::Value(place) | Piece::Signed(_, place) => Some(place),
+        })
+    }
+
+    fn fill(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        found: &Found<'_>,
+        keys: &[SigningKey],
+    ) -> Option<String> {
+        let value = |place: &Place| {
+            let value = find(request, place, found)?;
+            let is_short = !value.is_empty() && value.len() <= LONGEST;
+            let text = String::from_utf8(value.into_owned()).ok().filter(|_| is_short)?;
+            (!text.chars().any(char::is_control)).then_some(text)
+        };
+        let one = |piece: &Piece| match piece {
+            Piece::Literal(text) => Some(text.clone()),
+            Piece::Value(place) => value(place),
+            Piece::Signed(encoding, place) => {
+                let challenge = value(place).filter(|text| is_word(text))?;
+                Some(encoding.encode(&keys.first()?.sign(challenge.as_bytes())?))
+            }
+        };
+        self.0.iter().map(one).collect()
+    }
+}
+
+/// Whether `text` can be signed for anybody: no JSON, no form, nothing with a time before a colon.
+fn is_word(text: &str) -> bool {
+    text.trim_end_matches('=').bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.+/".contains(&byte))
+}
