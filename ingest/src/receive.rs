@@ -172,10 +172,16 @@ impl Gateway {
     }
 
     fn check_address(&self, request: &HttpRequest, source: &Source) -> Result<(), Rejection> {
-        if source.allow_from.is_empty() {
+        if source.allow_from.is_empty() && !source.needs_proxy {
             return Ok(());
         }
         let peer = request.peer_addr().ok_or(Rejection::AddressNotAllowed)?.ip();
+        if source.needs_proxy && !contains(&self.limits.trusted_proxies, peer) {
+            return Err(Rejection::AddressNotAllowed);
+        }
+        if source.allow_from.is_empty() {
+            return Ok(());
+        }
         let forwarded: Vec<_> =
             request.headers().get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
         let client = client_address(peer, forwarded.into_iter(), &self.limits.trusted_proxies);

@@ -22,7 +22,7 @@ use crate::connection;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::receive::{Gateway, Limits, Senders, Unique, receive, refuse_unknown};
-use crate::source::Sources;
+use crate::source::{Source, Sources};
 
 /// How often Kafka is asked whether it is there, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -99,7 +99,10 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
 }
 
 fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
-    let meters = |(name, source)| {
+    let meters = |(name, source): (String, Source)| {
+        if source.scheme.is_unsigned() {
+            tracing::warn!(source = name, "unsigned = true: anybody who knows the URL may send");
+        }
         let meters = metrics.of_source(&source);
         (name, (source, meters))
     };

@@ -161,6 +161,7 @@ fn sign(
         let mut draft = draft.clone();
         source.scheme.sign(&mut draft, key, &signing).map(|()| draft)
     });
+    let signed = signed.or_else(|| source.scheme.is_unsigned().then_some(draft));
     let Some(signed) = signed else {
         let what = "this sender signs with a key that only it has: make a pair of the same kind, add the public one to the source's secrets, and name the private one with --key";
         return Err(Failure::Usage(what.to_owned()));

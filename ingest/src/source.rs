@@ -26,6 +26,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// Its active secrets, in the order of the configuration.
     pub keys: Vec<SigningKey>,
+    /// Whether only a trusted proxy may hand its requests on, for it says who sent them.
+    pub needs_proxy: bool,
     /// Who may send; empty: anybody.
     pub allow_from: Vec<IpNet>,
     /// The URL that the sender was given; empty where its scheme signs none.
@@ -86,6 +88,7 @@ impl Source {
             name: config.name.clone(),
             scheme: scheme?,
             keys,
+            needs_proxy: config.client_certificate.is_some(),
             allow_from: config.allow_from.clone(),
             public_url,
             methods: preset.map_or_else(|| vec!["POST".to_owned()], |preset| preset.methods.clone()),
@@ -123,20 +126,41 @@ fn resolve_scheme(
     preset: Option<&'static Preset>,
     faults: &mut Faults,
 ) -> Option<Scheme> {
-    match (&config.preset, &config.hmac) {
-        (Some(named), Some(_)) => {
-            let what = "stands beside [sources.hmac], and only one of the two can say how the sender signs; remove one";
-            faults.add(&named.place, format!("{}.preset", config.path), what);
-            None
-        }
-        (Some(_), None) => preset.map(Scheme::of_preset),
-        (None, Some(hmac)) => Scheme::of_config(hmac, faults),
-        (None, None) => {
-            let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset or [sources.hmac]";
-            faults.add(&config.place, config.path.clone(), what);
-            None
-        }
+    let SourceConfig { preset: named, hmac, unsigned, client_certificate: certificate, .. } = config;
+    let said = [
+        ("preset", named.as_ref().map(|placed| &placed.place)),
+        ("hmac", hmac.as_ref().map(|hmac| &hmac.place)),
+        ("unsigned", unsigned.as_ref().map(|placed| &placed.place)),
+        ("client_certificate", certificate.as_ref().map(|placed| &placed.place)),
+    ];
+    let mut said = said.into_iter().filter_map(|(key, place)| Some((key, place?)));
+    let Some((first, place)) = said.next() else {
+        let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset, [sources.hmac], client_certificate, or unsigned = true if anybody may send";
+        faults.add(&config.place, config.path.clone(), what);
+        return None;
+    };
+    if let Some((second, _)) = said.next() {
+        let what = format!(
+            "stands beside {second}, and only one of the two can say how the sender proves what it sends; remove one"
+        );
+        faults.add(place, format!("{}.{first}", config.path), what);
+        return None;
     }
+    if let Some(hmac) = hmac {
+        return Scheme::of_config(hmac, faults);
+    }
+    if let Some(header) = certificate {
+        let name = header_name(&header.value);
+        if name.is_none() {
+            let what = format!("{:?} is no header's name", header.value);
+            faults.add(&header.place, format!("{}.client_certificate", config.path), what);
+        }
+        return name.map(Scheme::of_certificate);
+    }
+    if unsigned.is_some() {
+        return Some(Scheme::unsigned());
+    }
+    preset.map(Scheme::of_preset)
 }
 
 fn resolve_keys(
@@ -145,6 +169,13 @@ fn resolve_keys(
     environment: &Environment,
     faults: &mut Faults,
 ) -> Vec<SigningKey> {
+    if config.unsigned.is_some() {
+        if let Some(material) = config.secrets.first() {
+            let what = "is of no use to a source that is unsigned; remove it, or say how the sender signs";
+            faults.add(&material.place, format!("{}.secrets", config.path), what);
+        }
+        return Vec::new();
+    }
     if config.secrets.is_empty() {
         let what = "is empty; name at least one secret, as { env = \"NAME\" } or { file = \"PATH\" }";
         faults.add(&config.place, format!("{}.secrets", config.path), what);

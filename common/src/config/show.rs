@@ -147,6 +147,10 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
     page.heading("[[sources]]");
     page.set_text("name", &source.name);
     page.set_placed("preset", source.preset.as_ref());
+    if source.unsigned.is_some() {
+        page.set("unsigned", true);
+    }
+    page.set_placed("client_certificate", source.client_certificate.as_ref());
     let secrets: Vec<_> = source.secrets.iter().map(shown_material).collect();
     page.set("secrets", format_args!("[{}]", secrets.join(", ")));
     if let Some(token) = &source.handshake_token {

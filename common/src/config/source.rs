@@ -24,6 +24,10 @@ pub struct SourceConfig {
     pub preset: Option<Placed<String>>,
     /// A sender of one's own.
     pub hmac: Option<HmacConfig>,
+    /// A sender that proves nothing.
+    pub unsigned: Option<Placed<bool>>,
+    /// The header, in lower case, in which a trusted proxy names the sender's certificate.
+    pub client_certificate: Option<Placed<String>>,
     /// Key material, several while one is rotated.
     pub secrets: Vec<KeyMaterial>,
     /// Who may send; empty: anybody.
@@ -95,6 +99,10 @@ impl SourceConfig {
             name: section.name("name"),
             preset: section.placed_text("preset"),
             hmac: section.has("hmac").then(|| HmacConfig::read(section.section("hmac"))),
+            unsigned: Some(section.boolean("unsigned", false))
+                .filter(|unsigned| *unsigned)
+                .map(|value| Placed { place: section.place_of("unsigned"), value }),
+            client_certificate: section.placed_text("client_certificate"),
             secrets: section.key_materials("secrets"),
             allow_from: section.parsed("allow_from", "networks such as \"10.0.0.0/8\"", parse_network),
             handshake_token: section.key_material("handshake_token"),

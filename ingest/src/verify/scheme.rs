@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use super::adyen::Adyen;
 use super::credential::Credential;
 use super::draft::{Draft, Signing};
-use super::explain::Trace;
+use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::jwt::Jwt;
 use super::key::{Keys, MatchedKey, SigningKey};
@@ -38,6 +38,8 @@ pub enum Way {
     Jwt(Box<Jwt>),
     /// It signs fields of the body with a certificate's key.
     Sns(Sns),
+    /// It proves nothing, and the user has said that this is meant.
+    Unsigned,
 }
 
 impl Way {
@@ -49,6 +51,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.facts(),
             Way::Jwt(jwt) => jwt.facts(),
             Way::Sns(sns) => sns.facts(),
+            Way::Unsigned => Facts::default(),
         }
     }
 
@@ -60,6 +63,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.key(secret),
             Way::Jwt(jwt) => jwt.key(secret),
             Way::Sns(sns) => sns.key(secret),
+            Way::Unsigned => None,
         }
     }
 
@@ -68,7 +72,7 @@ impl Way {
             Way::Recipe(recipe) => recipe.algorithm.private_key(pem),
             Way::Jwt(jwt) => jwt.private_key(pem),
             Way::Sns(sns) => sns.private_key(pem),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) => None,
+            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Unsigned => None,
         }
     }
 
@@ -82,6 +86,7 @@ impl Way {
             }
             Way::Adyen(adyen) => adyen.is_taken_by(request),
             Way::Sns(sns) => sns.is_taken_by(request),
+            Way::Unsigned => true,
         }
     }
 
@@ -99,6 +104,10 @@ impl Way {
             Way::Adyen(adyen) => adyen.verify(request, keys, trace),
             Way::Jwt(jwt) => jwt.verify(request, url, keys, trace),
             Way::Sns(sns) => sns.verify(request, keys, trace),
+            Way::Unsigned => {
+                trace.passed(Step::Signature, || "nothing is signed: anybody may have sent this".to_owned());
+                Ok(MatchedKey(0))
+            }
         }
     }
 
@@ -106,7 +115,7 @@ impl Way {
         match self {
             Way::Recipe(recipe) => recipe.field(request, name).map(Cow::Borrowed),
             Way::Jwt(jwt) => jwt.claim(request, name).map(|claim| Cow::Owned(claim.into_bytes())),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Sns(_) => None,
+            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Sns(_) | Way::Unsigned => None,
         }
     }
 
@@ -119,6 +128,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.sign(draft, computed),
             Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
             Way::Sns(sns) => sns.sign(draft, computed, signing),
+            Way::Unsigned => None,
         }
     }
 }
@@ -140,6 +150,11 @@ impl Scheme {
     pub fn private_key(&self, id: Option<String>, pem: &[u8]) -> Option<SigningKey> {
         let key = self.ways.first()?.private_key(pem)?;
         Some(SigningKey { label: String::new(), id, keys: vec![key] })
+    }
+
+    /// Whether its sender proves nothing.
+    pub fn is_unsigned(&self) -> bool {
+        self.ways.iter().any(|way| matches!(way, Way::Unsigned))
     }
 
     /// What is known of it without any request: of several ways, the first names the header, and only
@@ -164,9 +179,15 @@ impl Scheme {
     pub fn document<'r>(&self, request: &UnverifiedRequest<'r>) -> Cow<'r, [u8]> {
         match self.ways.first() {
             Some(Way::Recipe(recipe)) => recipe.document(request),
-            Some(Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Jwt(_) | Way::Sns(_)) | None => {
-                Cow::Borrowed(request.body)
-            }
+            Some(
+                Way::Credential(_)
+                | Way::Twilio(_)
+                | Way::Adyen(_)
+                | Way::Jwt(_)
+                | Way::Sns(_)
+                | Way::Unsigned,
+            )
+            | None => Cow::Borrowed(request.body),
         }
     }
 

@@ -31,6 +31,16 @@ impl Scheme {
         Scheme::new(way(preset), others.map(way))
     }
 
+    /// That of a sender whose certificate a proxy names in `header`.
+    pub fn of_certificate(header: String) -> Self {
+        Scheme::new(Way::Credential(Credential::new(Place::Header(header), Form::Token)), [])
+    }
+
+    /// That of a sender that proves nothing.
+    pub fn unsigned() -> Self {
+        Scheme::new(Way::Unsigned, [])
+    }
+
     /// The recipe of `[sources.hmac]`; `None` where `faults` says why.
     pub fn of_config(config: &HmacConfig, faults: &mut Faults) -> Option<Self> {
         let words = Words {

@@ -14,6 +14,7 @@ use crate::{Common, tests};
 
 tests![
     every_preset_can_be_tried_without_its_sender,
+    a_certificate_counts_only_where_a_trusted_proxy_names_it,
     whoever_asks_whether_the_address_is_ours_is_answered_and_kafka_hears_nothing_of_it,
 ];
 
@@ -160,5 +161,28 @@ fn whoever_asks_whether_the_address_is_ours_is_answered_and_kafka_hears_nothing_
         "{}",
         ingest.logged()
     );
+    Ok(())
+}
+
+fn a_certificate_counts_only_where_a_trusted_proxy_names_it(common: &Common) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("certificate");
+    fs::write(&file, "aa:bb")?;
+    for (trusted, status) in [("[\"127.0.0.0/8\"]", 200), ("[]", 403)] {
+        let stage = common.stage_with(|settings| {
+            settings.ingest = format!("trusted_proxies = {trusted}");
+            settings.sources = format!(
+                "[[sources]]\nname = \"bank\"\nclient_certificate = \"x-client-cert\"\nsecrets = [{{ file = {file:?} }}]\n[[sources]]\nname = \"anybody\"\nunsigned = true\n"
+            );
+        })?;
+        let ingest = stage.ingest()?;
+        let post = |source: &str| {
+            client().post(format!("http://127.0.0.1:{}/webhooks/{source}", stage.port)).body("{}")
+        };
+        let named = post("bank").header("x-client-cert", "aa:bb").send()?;
+        ensure!(named.status() == status, "{trusted}: {named:?}");
+        ensure!(post("anybody").send()?.status() == 200);
+        ensure!(ingest.logged().contains("anybody who knows the URL may send"), "{}", ingest.logged());
+    }
     Ok(())
 }

@@ -138,3 +138,29 @@ fn a_form_is_signed_whatever_the_order_of_its_fields() {
         assert_eq!(check(&source, &headers, other.as_bytes(), NOW), Err(Rejection::SignatureMismatch));
     }
 }
+
+#[test]
+fn a_sender_that_proves_nothing_must_be_said_to() {
+    let unsigned = source("unsigned = true", &[]);
+    assert_eq!(check(&unsigned, &Headers::new(), b"{}", NOW), Ok(0));
+    let told = |table: &str, secrets: &[&str], words: &str| {
+        let faults = try_source(table, secrets).unwrap_err();
+        assert!(faults.len() == 1 && faults[0].contains(words), "{table}: {faults:?}");
+    };
+    told("unsigned = true", &["s3cret"], "of no use");
+    told("unsigned = true\npreset = \"github\"", &[], "stands beside");
+    told("unsigned = true\n[sources.hmac]\nheader = \"x\"", &[], "stands beside");
+    told("unsigned = false", &["s3cret"], "nothing unsigned is accepted");
+    told("client_certificate = \"x\"\npreset = \"github\"", &["s3cret"], "stands beside");
+    told("client_certificate = \"a header\"", &["s3cret"], "no header's name");
+}
+
+#[test]
+fn a_certificate_that_a_proxy_names_is_one_of_the_secrets() {
+    let source = source("client_certificate = \"X-Client-Cert\"", &["aa:bb", "cc:dd"]);
+    assert!(source.needs_proxy);
+    let verdict = |value: &str| check(&source, &vec![header("x-client-cert", value)], b"{}", NOW);
+    assert_eq!(verdict("cc:dd"), Ok(1));
+    assert_eq!(verdict("ee:ff"), Err(Rejection::SignatureMismatch));
+    assert_eq!(check(&source, &Headers::new(), b"{}", NOW), Err(Rejection::SignatureMissing));
+}
