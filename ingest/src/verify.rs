@@ -4,6 +4,7 @@ pub mod adyen;
 pub mod content;
 pub mod credential;
 pub mod draft;
+pub mod ebay;
 pub mod explain;
 pub mod facts;
 pub mod handshake;
@@ -94,7 +95,7 @@ pub fn shake_hands(
     trace: &mut impl Trace,
 ) -> Option<Result<Reply, Rejection>> {
     let token = source.handshake_token.as_ref();
-    let standing = Standing { is_verified, keys: &source.keys, token };
+    let standing = Standing { is_verified, keys: &source.keys, token, url: &source.public_url };
     source.handshakes.iter().find_map(|handshake| handshake.answer(request, standing, trace))
 }
 

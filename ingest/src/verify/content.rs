@@ -23,6 +23,8 @@ pub enum Part {
     Optional(Place),
     /// The URL that the sender was given.
     Url,
+    /// The same without its query.
+    BareUrl,
     /// The method, in upper case.
     Method,
     /// The secret itself, where a hash is taken and no HMAC.
@@ -53,7 +55,7 @@ pub struct MissingPart<'c>(pub &'c Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {method}, {crc32} and {secret-id} in it; it must cover {body} or {form}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {bare-url}, {method}, {crc32} and {secret-id} in it; it must cover {body} or {form}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -94,7 +96,7 @@ impl Content {
 
     /// Whether the URL is covered, which must then be configured.
     pub fn covers_url(&self) -> bool {
-        self.0.contains(&Part::Url)
+        self.0.contains(&Part::Url) || self.0.contains(&Part::BareUrl)
     }
 
     /// Whether it holds the secret, which is for hashes only.
@@ -114,6 +116,7 @@ impl Content {
             Part::Literal(_)
             | Part::Body
             | Part::Url
+            | Part::BareUrl
             | Part::Method
             | Part::Secret
             | Part::SecretId
@@ -137,6 +140,7 @@ impl Content {
                 Part::Value(place) => take(&find(place).ok_or(MissingPart(place))?),
                 Part::Optional(place) => take(&find(place).unwrap_or_default()),
                 Part::Url => take(given.url.as_bytes()),
+                Part::BareUrl => take(given.url.split('?').next().unwrap_or_default().as_bytes()),
                 Part::Method => take(request.method.as_bytes()),
                 Part::Secret => take(given.secret),
                 Part::SecretId => take(given.secret_id.as_bytes()),
@@ -154,6 +158,7 @@ impl Part {
         match name {
             "body" => Some(Part::Body),
             "url" => Some(Part::Url),
+            "bare-url" => Some(Part::BareUrl),
             "method" => Some(Part::Method),
             "secret" => Some(Part::Secret),
             "secret-id" => Some(Part::SecretId),

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
+use super::ebay::challenge_response;
 use super::explain::{Step, Trace};
 use super::key::SigningKey;
 use super::request::UnverifiedRequest;
@@ -92,6 +93,8 @@ enum Piece {
     Value(Place),
     /// The HMAC of a value by the source's first secret.
     Signed(Encoding, Place),
+    /// As eBay wants it.
+    Ebay(Place),
 }
 
 /// What the sender hears.
@@ -116,6 +119,8 @@ pub struct Standing<'s> {
     pub keys: &'s [SigningKey],
     /// The word that the user told the sender.
     pub token: Option<&'s Secret>,
+    /// The URL that the sender was given.
+    pub url: &'s str,
 }
 
 impl Handshake {
@@ -215,7 +220,7 @@ impl Handshake {
                 }));
             }
         }
-        let fill = |template: &Template| template.fill(request, found, standing.keys);
+        let fill = |template: &Template| template.fill(request, found, standing);
         let json = |fields: &[(String, Template)]| -> Option<String> {
             let fields =
                 fields.iter().map(|(name, template)| Some((name.clone(), Value::String(fill(template)?))));
@@ -249,6 +254,7 @@ impl Template {
             pieces.push(Piece::Literal(literal.to_owned()));
             pieces.push(match name.split_once(':')? {
                 ("hmac-hex", place) => Piece::Signed(Encoding::Hex, Place::from_words(place)?),
+                ("ebay", place) => Piece::Ebay(Place::from_words(place)?),
                 ("hmac-base64", place) => Piece::Signed(Encoding::Base64, Place::from_words(place)?),
                 _ => Piece::Value(Place::from_words(name)?),
             });
@@ -261,7 +267,7 @@ impl Template {
     fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Value(place) | Piece::Signed(_, place) => Some(place),
+            Piece::Value(place) | Piece::Signed(_, place) | Piece::Ebay(place) => Some(place),
         })
     }
 
@@ -269,7 +275,7 @@ impl Template {
         &self,
         request: &UnverifiedRequest<'_>,
         found: &Found<'_>,
-        keys: &[SigningKey],
+        standing: Standing<'_>,
     ) -> Option<String> {
         let value = |place: &Place| {
             let value = find(request, place, found)?;
@@ -282,7 +288,10 @@ impl Template {
             Piece::Value(place) => value(place),
             Piece::Signed(encoding, place) => {
                 let challenge = value(place).filter(|text| is_word(text))?;
-                Some(encoding.encode(&keys.first()?.sign(challenge.as_bytes())?))
+                Some(encoding.encode(&standing.keys.first()?.sign(challenge.as_bytes())?))
+            }
+            Piece::Ebay(place) => {
+                Some(challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
             }
         };
         self.0.iter().map(one).collect()

@@ -137,7 +137,9 @@ impl Algorithm {
             Algorithm::Hmac(algorithm) => Some(algorithm.digest_algorithm().output_len()),
             Algorithm::Digest(algorithm) => Some(algorithm.output_len()),
             Algorithm::Public(Kind::Ed25519 | Kind::EcdsaP256Fixed) => Some(64),
-            Algorithm::Public(Kind::EcdsaP256 | Kind::RsaSha1 | Kind::RsaSha256) => None,
+            Algorithm::Public(Kind::EcdsaP256 | Kind::EcdsaP256Sha1 | Kind::RsaSha1 | Kind::RsaSha256) => {
+                None
+            }
         }
     }
 

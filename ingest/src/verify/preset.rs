@@ -129,7 +129,7 @@ impl Preset {
     /// What is signed; `None` where nothing is, and where words do not say it.
     pub fn content(&self) -> Option<&str> {
         let has_words =
-            !matches!(self.scheme.as_str(), "token" | "basic" | "twilio" | "adyen" | "sns" | "jwt");
+            !matches!(self.scheme.as_str(), "token" | "basic" | "twilio" | "adyen" | "sns" | "jwt" | "ebay");
         has_words.then(|| self.content.as_deref().unwrap_or("{body}"))
     }
 
@@ -156,6 +156,7 @@ impl Preset {
             "twilio" => "HMAC SHA-1 of URL and form".to_owned(),
             "adyen" => "HMAC SHA-256 of fields".to_owned(),
             "sns" => "RSA of fields, by certificate".to_owned(),
+            "ebay" => "ECDSA P-256 with SHA-1".to_owned(),
             "jwt" => format!(
                 "JWT {}",
                 self.algorithm.as_deref().unwrap_or_default().replace('|', ", ").to_ascii_uppercase()
@@ -177,6 +178,7 @@ impl Preset {
                 .algorithm
                 .as_deref()
                 .is_some_and(|algorithm| algorithm.to_ascii_lowercase().starts_with("hs"));
-        is_token_of_pair || matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256" | "sns")
+        is_token_of_pair
+            || matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256" | "sns" | "ebay")
     }
 }

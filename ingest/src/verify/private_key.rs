@@ -1,5 +1,9 @@
 //! The private half of a key pair that was made to try a source: no sender gives its own away.
 
+use p256::ecdsa::signature::hazmat::PrehashSigner as _;
+use p256::ecdsa::{Signature, SigningKey};
+use p256::pkcs8::DecodePrivateKey as _;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::rand::SystemRandom;
 use ring::rsa;
 use ring::signature::{
@@ -22,6 +26,7 @@ pub struct PrivateKey {
 enum Pair {
     Ed25519(Ed25519KeyPair),
     Ecdsa(EcdsaKeyPair),
+    EcdsaSha1(SigningKey),
     Rsa(rsa::KeyPair),
 }
 
@@ -36,6 +41,7 @@ impl PrivateKey {
             Kind::Ed25519 => Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).ok().map(Pair::Ed25519),
             Kind::EcdsaP256 => ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING).map(Pair::Ecdsa),
             Kind::EcdsaP256Fixed => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Pair::Ecdsa),
+            Kind::EcdsaP256Sha1 => SigningKey::from_pkcs8_der(der).ok().map(Pair::EcdsaSha1),
             Kind::RsaSha256 => rsa::KeyPair::from_pkcs8(der).ok().map(Pair::Rsa),
             Kind::RsaSha1 => None,
         };
@@ -53,6 +59,11 @@ impl PrivateKey {
         match &self.pair {
             Pair::Ed25519(pair) => Some(pair.sign(content).as_ref().to_vec()),
             Pair::Ecdsa(pair) => Some(pair.sign(&random, content).ok()?.as_ref().to_vec()),
+            Pair::EcdsaSha1(pair) => {
+                let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, content);
+                let signature: Signature = pair.sign_prehash(hash.as_ref()).ok()?;
+                Some(signature.to_der().as_bytes().to_vec())
+            }
             Pair::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
                 pair.sign(&RSA_PKCS1_SHA256, &random, content, &mut signature).ok()?;

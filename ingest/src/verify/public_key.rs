@@ -1,6 +1,9 @@
 //! Signatures by a key pair. The source holds the sender's public key in place of a secret, and
 //! cannot sign itself.
 
+use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
+use p256::ecdsa::{Signature, VerifyingKey};
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ED25519, ED25519_PUBLIC_KEY_LEN,
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
@@ -30,6 +33,8 @@ pub enum Kind {
     EcdsaP256,
     /// The same, the signature as two numbers of 32 bytes, as tokens have it.
     EcdsaP256Fixed,
+    /// ECDSA on P-256 with SHA-1, for a sender that still has it.
+    EcdsaP256Sha1,
     /// RSA with PKCS #1 v1.5 and SHA-1, for a sender that still has it.
     RsaSha1,
     /// RSA with PKCS #1 v1.5 and SHA-256.
@@ -44,13 +49,17 @@ pub struct PublicKey {
 }
 
 impl Kind {
-    fn algorithm(self) -> &'static dyn VerificationAlgorithm {
+    fn verify(self, key: &[u8], content: &[u8], signature: &[u8]) -> bool {
+        let by = |algorithm: &'static dyn VerificationAlgorithm| {
+            UnparsedPublicKey::new(algorithm, key).verify(content, signature).is_ok()
+        };
         match self {
-            Kind::Ed25519 => &ED25519,
-            Kind::EcdsaP256 => &ECDSA_P256_SHA256_ASN1,
-            Kind::EcdsaP256Fixed => &ECDSA_P256_SHA256_FIXED,
-            Kind::RsaSha1 => &RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY,
-            Kind::RsaSha256 => &RSA_PKCS1_2048_8192_SHA256,
+            Kind::Ed25519 => by(&ED25519),
+            Kind::EcdsaP256 => by(&ECDSA_P256_SHA256_ASN1),
+            Kind::EcdsaP256Fixed => by(&ECDSA_P256_SHA256_FIXED),
+            Kind::EcdsaP256Sha1 => is_signed_with_sha1(key, content, signature),
+            Kind::RsaSha1 => by(&RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY),
+            Kind::RsaSha256 => by(&RSA_PKCS1_2048_8192_SHA256),
         }
     }
 
@@ -58,7 +67,9 @@ impl Kind {
     fn object_identifier(self) -> ObjectIdentifier {
         match self {
             Kind::Ed25519 => ObjectIdentifier::new_unwrap("1.3.101.112"),
-            Kind::EcdsaP256 | Kind::EcdsaP256Fixed => ObjectIdentifier::new_unwrap("1.2.840.10045.2.1"),
+            Kind::EcdsaP256 | Kind::EcdsaP256Fixed | Kind::EcdsaP256Sha1 => {
+                ObjectIdentifier::new_unwrap("1.2.840.10045.2.1")
+            }
             Kind::RsaSha1 | Kind::RsaSha256 => ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1"),
         }
     }
@@ -93,7 +104,7 @@ impl PublicKey {
         }?;
         let fits = match kind {
             Kind::Ed25519 => bytes.len() == ED25519_PUBLIC_KEY_LEN,
-            Kind::EcdsaP256 | Kind::EcdsaP256Fixed => bytes.len() == 65,
+            Kind::EcdsaP256 | Kind::EcdsaP256Fixed | Kind::EcdsaP256Sha1 => bytes.len() == 65,
             Kind::RsaSha1 | Kind::RsaSha256 => bytes.len() > 256,
         };
         fits.then_some(Self { kind, bytes })
@@ -106,9 +117,15 @@ impl PublicKey {
 
     /// The same, where the owner signs in more ways than one with this key.
     pub fn signed_as(&self, kind: Kind, content: &[u8], signatures: &[Vec<u8>]) -> bool {
-        let key = UnparsedPublicKey::new(kind.algorithm(), &self.bytes);
-        signatures.iter().take(MAX_SIGNATURES).any(|signature| key.verify(content, signature).is_ok())
+        signatures.iter().take(MAX_SIGNATURES).any(|signature| kind.verify(&self.bytes, content, signature))
     }
+}
+
+/// Which ring does not have.
+fn is_signed_with_sha1(key: &[u8], content: &[u8], signature: &[u8]) -> bool {
+    let hash = digest(&SHA1_FOR_LEGACY_USE_ONLY, content);
+    let (key, signature) = (VerifyingKey::from_sec1_bytes(key), Signature::from_der(signature));
+    matches!((key, signature), (Ok(key), Ok(signature)) if key.verify_prehash(hash.as_ref(), &signature).is_ok())
 }
 
 /// What ring wants of a subject's public key.

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use super::adyen::Adyen;
 use super::credential::Credential;
 use super::draft::{Draft, Signing};
+use super::ebay::Ebay;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::jwt::Jwt;
@@ -38,6 +39,8 @@ pub enum Way {
     Jwt(Box<Jwt>),
     /// It signs fields of the body with a certificate's key.
     Sns(Sns),
+    /// It signs with SHA-1 and names its key in JSON.
+    Ebay(Ebay),
     /// It proves nothing, and the user has said that this is meant.
     Unsigned,
 }
@@ -51,6 +54,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.facts(),
             Way::Jwt(jwt) => jwt.facts(),
             Way::Sns(sns) => sns.facts(),
+            Way::Ebay(ebay) => ebay.facts(),
             Way::Unsigned => Facts::default(),
         }
     }
@@ -63,6 +67,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.key(secret),
             Way::Jwt(jwt) => jwt.key(secret),
             Way::Sns(sns) => sns.key(secret),
+            Way::Ebay(ebay) => ebay.key(secret),
             Way::Unsigned => None,
         }
     }
@@ -72,6 +77,7 @@ impl Way {
             Way::Recipe(recipe) => recipe.algorithm.private_key(pem),
             Way::Jwt(jwt) => jwt.private_key(pem),
             Way::Sns(sns) => sns.private_key(pem),
+            Way::Ebay(ebay) => ebay.private_key(pem),
             Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Unsigned => None,
         }
     }
@@ -81,7 +87,7 @@ impl Way {
         match self {
             Way::Recipe(recipe) => recipe.is_taken_by(request),
             Way::Credential(credential) => credential.is_taken_by(request),
-            Way::Twilio(_) | Way::Jwt(_) => {
+            Way::Twilio(_) | Way::Jwt(_) | Way::Ebay(_) => {
                 self.facts().header.is_some_and(|name| request.headers.first(&name).is_some())
             }
             Way::Adyen(adyen) => adyen.is_taken_by(request),
@@ -104,6 +110,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.verify(request, keys, trace),
             Way::Jwt(jwt) => jwt.verify(request, url, keys, trace),
             Way::Sns(sns) => sns.verify(request, keys, trace),
+            Way::Ebay(ebay) => ebay.verify(request, keys, trace),
             Way::Unsigned => {
                 trace.passed(Step::Signature, || "nothing is signed: anybody may have sent this".to_owned());
                 Ok(MatchedKey(0))
@@ -115,7 +122,12 @@ impl Way {
         match self {
             Way::Recipe(recipe) => recipe.field(request, name).map(Cow::Borrowed),
             Way::Jwt(jwt) => jwt.claim(request, name).map(|claim| Cow::Owned(claim.into_bytes())),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Sns(_) | Way::Unsigned => None,
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Sns(_)
+            | Way::Ebay(_)
+            | Way::Unsigned => None,
         }
     }
 
@@ -128,6 +140,7 @@ impl Way {
             Way::Adyen(adyen) => adyen.sign(draft, computed),
             Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
             Way::Sns(sns) => sns.sign(draft, computed, signing),
+            Way::Ebay(ebay) => ebay.sign(draft, key),
             Way::Unsigned => None,
         }
     }
@@ -185,6 +198,7 @@ impl Scheme {
                 | Way::Adyen(_)
                 | Way::Jwt(_)
                 | Way::Sns(_)
+                | Way::Ebay(_)
                 | Way::Unsigned,
             )
             | None => Cow::Borrowed(request.body),

@@ -42,6 +42,7 @@ impl Recipe {
                 | Part::Literal(_)
                 | Part::Body
                 | Part::Url
+                | Part::BareUrl
                 | Part::Method
                 | Part::Secret
                 | Part::SecretId

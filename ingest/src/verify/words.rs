@@ -8,6 +8,7 @@ use ring::{digest, hmac};
 use super::adyen::Adyen;
 use super::content::Content;
 use super::credential::{Credential, Form};
+use super::ebay::Ebay;
 use super::jwt::Jwt;
 use super::key::{Algorithm, KeyForm, TokenAlgorithm};
 use super::preset::{self, Preset};
@@ -76,6 +77,7 @@ fn way(preset: &Preset) -> Way {
         "twilio" => header().map(Twilio::new).map(Way::Twilio),
         "adyen" => Some(Way::Adyen(Adyen)),
         "sns" => Some(Way::Sns(Sns)),
+        "ebay" => Some(Way::Ebay(Ebay)),
         "jwt" => jwt(preset).map(Box::new).map(Way::Jwt),
         _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Way::Recipe),
     };

@@ -116,6 +116,7 @@ const INGEST: &[&str] = &[
     "verify::sns",
     "verify::credential",
     "verify::handshake",
+    "verify::ebay",
     "verify::draft",
     "verify::multipart",
     "verify::timestamp",

@@ -176,3 +176,18 @@ fn every_handshake_of_a_preset_means_something() {
         preset.handshakes();
     }
 }
+
+#[test]
+fn ebay_hears_the_hash_of_its_challenge_the_word_that_it_was_told_and_the_url() {
+    let table =
+        "public_url = \"https://hooks.example.com/x\"\nhandshake_token = { env = \"T\" }\npreset = \"ebay\"";
+    let key = "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q==";
+    let source = source(table, &[key]);
+    let query = Some("challenge_code=a8628072-3d33-45ee-9004-bee86830a22d");
+    let request =
+        UnverifiedRequest { method: "GET", query, headers: &Headers::new(), body: b"", received_at: NOW };
+    let heard = shake_hands(&request, &source, false, &mut Silent).unwrap().unwrap();
+    let all = "a8628072-3d33-45ee-9004-bee86830a22dt0kenhttps://hooks.example.com/x";
+    let hash = hex::encode(ring::digest::digest(&ring::digest::SHA256, all.as_bytes()));
+    assert_eq!(heard.body, format!("{{\"challengeResponse\":\"{hash}\"}}"));
+}
