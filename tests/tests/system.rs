@@ -22,6 +22,7 @@ mod system {
     pub(crate) mod rude_handlers;
     pub(crate) mod runbook;
     pub(crate) mod scaling;
+    pub(crate) mod spool;
     pub(crate) mod strange_records;
 }
 
@@ -114,6 +115,7 @@ fn main() -> Result<ExitCode> {
         ("rude_handlers", system::rude_handlers::TESTS),
         ("runbook", system::runbook::TESTS),
         ("scaling", system::scaling::TESTS),
+        ("spool", system::spool::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {
