@@ -59,7 +59,7 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
     let served = actix_web::rt::System::new().block_on(serve(&config.ingest, gateway, &early_reload, react));
     served.map_err(cannot_start)??;
     if let Some(spool) = &status.gateway.spool {
-        spool.stop();
+        spool.stop(config.ingest.shutdown_timeout);
     }
     let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
     admin.stop();

@@ -20,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hookwell_common::event::Event;
-use hookwell_common::lifecycle::{Failure, spawn_thread};
+use hookwell_common::lifecycle::{Clock, Failure, spawn_thread};
 use thiserror::Error;
 use tokio::sync::oneshot;
 
@@ -37,6 +37,9 @@ const MAX_ENTRIES: usize = 4096;
 
 /// The length of a segment: the unit in which room becomes free, and what a crash publishes again.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How often the end looks whether the draining has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// An event is in the spool, on the disk for good.
 ///
@@ -112,7 +115,7 @@ pub struct Spool {
     shared: Arc<Shared>,
     entries: SyncSender<Entry>,
     patience: Duration,
-    drain: Mutex<Option<JoinHandle<()>>>,
+    drain: JoinHandle<()>,
 }
 
 impl Spool {
@@ -143,7 +146,7 @@ impl Spool {
         let no_thread = |error| cannot(format!("has no thread: {error}"));
         spawn_thread("spool-write", move || writer.run(waiting)).map_err(no_thread)?;
         let drain = spawn_thread("spool-drain", move || drain.run()).map_err(no_thread)?;
-        Ok(Self { shared, entries, patience, drain: Mutex::new(Some(drain)) })
+        Ok(Self { shared, entries, patience, drain })
     }
 
     /// Puts `event` on the disk, and waits until it is there for good.
@@ -194,13 +197,14 @@ impl Spool {
         meters.oldest.set(ledger.oldest().unwrap_or_default().as_seconds_f64());
     }
 
-    /// Ends the draining. What waits stays where it is, for the next start.
-    pub fn stop(&self) {
+    /// Ends the draining, for which nobody waits longer than `patience`. What waits stays where it
+    /// is, for the next start.
+    pub fn stop(&self, patience: Duration) {
         self.shared.is_stopping.store(true, Ordering::Relaxed);
         self.shared.notify();
-        let drain = self.drain.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if drain.is_some_and(|drain| drain.join().is_err()) {
-            tracing::error!("the thread that drains the spool ended in a panic");
+        let clock = Clock::start();
+        while !self.drain.is_finished() && clock.mono() < patience {
+            std::thread::sleep(LOOK_AGAIN);
         }
         let events = self.shared.ledger().events();
         if 0 < events {

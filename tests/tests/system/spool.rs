@@ -24,6 +24,7 @@ tests![
     killed_again_and_again_while_it_spools_it_loses_nothing_that_it_acknowledged,
     a_torn_last_write_is_cut_off_and_a_damaged_place_is_told_and_costs_nothing_behind_it,
     a_full_spool_answers_503_and_takes_events_again_once_it_is_drained,
+    what_kafka_will_never_take_is_refused_and_in_the_spool_put_aside,
     a_spool_that_cannot_be_written_says_so_and_answers_503,
     two_processes_never_share_a_spool,
 ];
@@ -245,6 +246,34 @@ fn a_full_spool_answers_503_and_takes_events_again_once_it_is_drained(common: &C
     until_empty(&ingest)?;
     ensure!(post(stage.port, &large(5))?.0 == 200);
     ensure!(order_on_kafka(&stage)? == ["id-0", "id-1", "id-2", "id-5"]);
+    Ok(())
+}
+
+fn what_kafka_will_never_take_is_refused_and_in_the_spool_put_aside(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(with_spool)?;
+    let ingest = stage.ingest()?;
+    let large = Sender::GitHub.sign("large", vec![b'x'; 20_000]).to("acme");
+    stage.reader.limit_records(&stage.topic("events"), 5_000)?;
+    ensure!(post(stage.port, &large)?.0 == 503);
+    ensure!(ingest.metric("hookwell_ingest_spool_events", &[])? == 0.0, "it would wait for ever");
+    own.kafka.kill()?;
+    spool(&stage, &["one"])?;
+    // Nobody can ask.
+    ensure!(post(stage.port, &large)?.0 == 200);
+    spool(&stage, &["two"])?;
+    own.kafka.revive()?;
+    until_empty(&ingest)?;
+    ensure!(order_on_kafka(&stage)? == ["one", "two"], "{:?}", order_on_kafka(&stage)?);
+    ensure!(ingest.metric("hookwell_ingest_spool_faults_total", &["refused"])? == 1.0);
+    ensure!(ingest.stop()?.success());
+
+    let aside = segments(&stage)?.pop().context("no file")?;
+    ensure!(aside.extension().is_some_and(|kind| kind == "refused"), "{aside:?}");
+    stage.reader.limit_records(&stage.topic("events"), 10_000_000)?;
+    fs::rename(&aside, aside.with_extension("spool"))?;
+    let ingest = stage.ingest()?;
+    until_empty(&ingest)?;
+    ensure!(order_on_kafka(&stage)? == ["one", "two", "large"]);
     Ok(())
 }
 
