@@ -45,6 +45,16 @@ impl Broker {
         Ok(Process(self.kafka.id().context("Kafka is not running")?))
     }
 
+    /// Kafka is away.
+    pub(crate) fn kill(&self) -> Result<()> {
+        self.kafka.kill()
+    }
+
+    /// Kafka is back.
+    pub(crate) fn revive(&self) -> Result<()> {
+        self.kafka.revive()
+    }
+
     /// Where clients begin.
     pub(crate) fn bootstrap_servers(&self) -> String {
         self.kafka.bootstrap_servers()

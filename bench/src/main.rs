@@ -16,6 +16,7 @@ mod record;
 mod replay;
 mod report;
 mod scale;
+mod spool;
 mod state;
 
 use std::process::{Command, ExitCode};
@@ -47,6 +48,8 @@ enum What {
     Replay(replay::Plan),
     /// Load beyond capacity: what happens to memory, to senders and to a fast destination
     Overload(overload::Plan),
+    /// Kafka away: how fast events are taken and synced, and drained afterwards
+    Spool(spool::Plan),
     /// One of the floors, as a process of its own
     #[command(subcommand, hide = true)]
     Floor(Floor),
@@ -70,6 +73,7 @@ fn run(what: What) -> Result<()> {
         What::Scale(plan) => measured(|| plan.run()),
         What::State(plan) => measured(|| plan.run()),
         What::Replay(plan) => measured(|| plan.run()),
+        What::Spool(plan) => measured(|| plan.run()),
         What::Overload(plan) => measured(|| plan.run()),
     }
 }

@@ -22,13 +22,13 @@ use std::sync::Arc;
 pub use destination::{CallLimits, DestinationConfig, DestinationKind, RouteConfig};
 pub use document::{Environment, VARIABLE_PREFIX};
 pub use fault::{ConfigError, Fault, Faults, Place};
-pub use ingest::IngestConfig;
+pub use ingest::{IngestConfig, SpoolConfig};
 pub use kafka::{FIXED_PROPERTIES, KafkaConfig, Property, Retention};
 pub use key_material::{KeyMaterial, KeyOrigin};
 pub use log::{LogConfig, LogFormat, LogLevel};
 pub use processor::{ProcessorConfig, RetryConfig, RetryLimits, Unrouted};
 pub use section::Placed;
-pub use source::{EventIdMissing, HmacConfig, SourceConfig};
+pub use source::{EnqueueFailure, EventIdMissing, HmacConfig, SourceConfig};
 
 use crate::event::Name;
 use crate::topics::{Topic, TopicPlan};
@@ -141,6 +141,18 @@ impl Config {
                 let what = format!("{topic:?} is one of Hookwell's own topics; name one of yours");
                 reading.faults.borrow_mut().add(&destination.place, "destinations.topic", what);
             }
+        }
+        for source in &self.sources {
+            if source.on_enqueue_failure == EnqueueFailure::Spool && self.ingest.spool.path.is_none() {
+                let what = "is \"spool\", and nothing says where; set path in [ingest.spool] to a directory on a disk that outlives the process, or use \"reject\"";
+                refuse(&format!("{}.on_enqueue_failure", source.path), what.to_owned());
+            }
+        }
+        // What lies on disk is a record with its headers, a little longer than its body.
+        let largest = u64::try_from(self.ingest.max_body_bytes).unwrap_or(u64::MAX);
+        if self.ingest.spool.path.is_some() && self.ingest.spool.max_bytes < largest.saturating_mul(2) {
+            let what = "must be at least twice max_body_bytes, or the largest event might never fit";
+            refuse("ingest.spool.max_bytes", what.to_owned());
         }
         let window = self.processor.dedupe_window;
         for (key, retention) in

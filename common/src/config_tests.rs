@@ -278,8 +278,24 @@ fn names_are_unique_and_none_is_the_name_of_the_rest() {
 
 #[test]
 fn what_is_not_built_yet_is_refused_rather_than_ignored() {
-    let fault = only_fault("[[sources]]\nname = 'a'\non_enqueue_failure = 'spool'");
+    let fault = only_fault("[[sources]]\nname = 'a'\nquarantine = true");
     assert!(fault.contains("not in this version"), "{fault}");
+}
+
+#[test]
+fn a_source_that_spools_needs_a_directory_that_holds_its_largest_event() {
+    let source = "[[sources]]\nname = 'a'\non_enqueue_failure = 'spool'\n";
+    let fault = only_fault(source);
+    assert!(fault.starts_with("hookwell.toml:3") && fault.contains("set path in [ingest.spool]"), "{fault}");
+    let spool = |more: &str| format!("{source}[ingest.spool]\npath = '/var/lib/hookwell'\n{more}");
+    let config = parse(&spool("")).unwrap();
+    assert_eq!(config.ingest.spool.max_bytes, 1024 * 1024 * 1024);
+    assert_eq!(parse(&config.to_string()).unwrap().to_string(), config.to_string());
+    let fault = only_fault(&spool("max_bytes = 1000000"));
+    assert!(fault.contains("twice max_body_bytes"), "{fault}");
+    let environment = [("HOOKWELL__INGEST__SPOOL__PATH", "/spool")];
+    let config = parse_with(source, Environment::from(environment)).unwrap();
+    assert_eq!(config.ingest.spool.path.as_deref(), Some(Path::new("/spool")));
 }
 
 #[test]

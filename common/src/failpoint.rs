@@ -10,6 +10,9 @@
 pub const ALL: &[&str] = &[
     "ingest-verified",
     "ingest-acknowledged",
+    "spool-written",
+    "spool-synced",
+    "spool-drained",
     "lane-polled",
     "handler-returned",
     "transaction-record-sent",

@@ -13,6 +13,7 @@ pub mod accept;
 pub mod publish;
 pub mod rejection;
 pub mod respond;
+pub mod spool;
 
 pub mod cli;
 pub mod hints;

@@ -29,6 +29,14 @@ pub const SECRET_MATCHES_TOTAL: &str = "hookwell_ingest_secret_matches_total";
 pub const LAST_EVENT_TIMESTAMP_SECONDS: &str = "hookwell_ingest_last_event_timestamp_seconds";
 /// Events that wait in the local spool.
 pub const SPOOL_EVENTS: &str = "hookwell_ingest_spool_events";
+/// Bytes that the spool takes of its disk.
+pub const SPOOL_BYTES: &str = "hookwell_ingest_spool_bytes";
+/// When the oldest event in the spool was received, seconds since the epoch; 0 where it is empty.
+pub const SPOOL_OLDEST_TIMESTAMP_SECONDS: &str = "hookwell_ingest_spool_oldest_timestamp_seconds";
+/// Events that came from the spool onto Kafka.
+pub const SPOOL_DRAINED_TOTAL: &str = "hookwell_ingest_spool_drained_total";
+/// What went wrong with the spool. Labels: `reason`.
+pub const SPOOL_FAULTS_TOTAL: &str = "hookwell_ingest_spool_faults_total";
 /// Requests kept in quarantine. Labels: `source`.
 pub const QUARANTINED_TOTAL: &str = "hookwell_ingest_quarantined_total";
 /// Bytes of bodies that are being received or published.
@@ -49,6 +57,10 @@ pub const ALL: &[&str] = &[
     SECRET_MATCHES_TOTAL,
     LAST_EVENT_TIMESTAMP_SECONDS,
     SPOOL_EVENTS,
+    SPOOL_BYTES,
+    SPOOL_OLDEST_TIMESTAMP_SECONDS,
+    SPOOL_DRAINED_TOTAL,
+    SPOOL_FAULTS_TOTAL,
     QUARANTINED_TOTAL,
     BUFFERED_BYTES,
     KAFKA_QUEUE_RECORDS,
@@ -56,10 +68,12 @@ pub const ALL: &[&str] = &[
     KAFKA_BROKERS_UP,
 ];
 
-/// The outcome label of an accepted request.
+/// The outcome label of a request whose event is on Kafka.
 pub const ACCEPTED: &str = "accepted";
 /// The same, of one that asked whether the address is ours, and was answered.
 pub const HANDSHAKE: &str = "handshake";
+/// The outcome label of a request whose event is in the spool.
+pub const SPOOLED: &str = "spooled";
 
 /// From a fraction of a millisecond to longer than any sender waits.
 const SECONDS_BUCKETS: &[f64] =
@@ -82,17 +96,39 @@ pub struct Metrics {
     kafka_queue_records: IntGauge,
     kafka_queue_bytes: IntGauge,
     kafka_brokers_up: IntGauge,
+    /// What the spool counts.
+    pub spool: SpoolMeters,
     /// What counts for no source of the configuration.
     pub unknown: SourceMeters,
+}
+
+/// What the spool counts.
+#[derive(Clone, Debug)]
+pub struct SpoolMeters {
+    /// [`SPOOL_EVENTS`].
+    pub events: IntGauge,
+    /// [`SPOOL_BYTES`].
+    pub bytes: IntGauge,
+    /// [`SPOOL_OLDEST_TIMESTAMP_SECONDS`].
+    pub oldest: Gauge,
+    /// [`SPOOL_DRAINED_TOTAL`].
+    pub drained: IntCounter,
+    /// [`SPOOL_FAULTS_TOTAL`] `full`: events that did not fit.
+    pub full: IntCounter,
+    /// [`SPOOL_FAULTS_TOTAL`] `unwritable`: events that could not be written.
+    pub unwritable: IntCounter,
+    /// [`SPOOL_FAULTS_TOTAL`] `damaged`: places of segments that cannot be read.
+    pub damaged: IntCounter,
+    /// [`SPOOL_FAULTS_TOTAL`] `refused`: events that Kafka will never take.
+    pub refused: IntCounter,
 }
 
 /// The counters of one source, looked up once.
 #[derive(Clone, Debug)]
 pub struct SourceMeters {
-    /// Accepted requests.
-    pub accepted: IntCounter,
-    /// Handshakes.
-    pub handshakes: IntCounter,
+    accepted: IntCounter,
+    spooled: IntCounter,
+    handshakes: IntCounter,
     rejected: HashMap<Rejection, IntCounter>,
     secret_matches: Vec<IntCounter>,
     /// [`REQUEST_SECONDS`].
@@ -136,7 +172,6 @@ impl Metrics {
             HistogramOpts::new(PUBLISH_SECONDS, "From handing an event to Kafka to its acknowledgement.");
         let publish_seconds =
             register(registry, Histogram::with_opts(seconds.buckets(SECONDS_BUCKETS.to_vec()))?)?;
-        register(registry, IntGauge::with_opts(opts(SPOOL_EVENTS, "Events that wait in the local spool."))?)?;
         let unknown =
             SourceMeters::new(UNKNOWN_NAME, &[], &requests, &request_seconds, &secret_matches, &last_event);
         Ok(Self {
@@ -161,6 +196,7 @@ impl Metrics {
                 registry,
                 IntGauge::with_opts(opts(KAFKA_BROKERS_UP, "Brokers with which a connection stands."))?,
             )?,
+            spool: SpoolMeters::register(registry)?,
             requests,
             request_seconds,
             secret_matches,
@@ -197,6 +233,27 @@ impl Metrics {
     }
 }
 
+impl SpoolMeters {
+    /// Registers everything with `registry`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name, help| register(registry, IntGauge::with_opts(opts(name, help))?);
+        let oldest = opts(SPOOL_OLDEST_TIMESTAMP_SECONDS, "When the oldest event in the spool was received.");
+        let drained = opts(SPOOL_DRAINED_TOTAL, "Events that came from the spool onto Kafka.");
+        let faults = opts(SPOOL_FAULTS_TOTAL, "What went wrong with the spool.");
+        let faults = register(registry, IntCounterVec::new(faults, &["reason"])?)?;
+        Ok(Self {
+            events: gauge(SPOOL_EVENTS, "Events that wait in the local spool.")?,
+            bytes: gauge(SPOOL_BYTES, "Bytes that the spool takes of its disk.")?,
+            oldest: register(registry, Gauge::with_opts(oldest)?)?,
+            drained: register(registry, IntCounter::with_opts(drained)?)?,
+            full: faults.with_label_values(&["full"]),
+            unwritable: faults.with_label_values(&["unwritable"]),
+            damaged: faults.with_label_values(&["damaged"]),
+            refused: faults.with_label_values(&["refused"]),
+        })
+    }
+}
+
 impl SourceMeters {
     fn new(
         source: &str,
@@ -211,6 +268,7 @@ impl SourceMeters {
         Self {
             accepted: requests.with_label_values(&[source, ACCEPTED]),
             handshakes: requests.with_label_values(&[source, HANDSHAKE]),
+            spooled: requests.with_label_values(&[source, SPOOLED]),
             rejected: Rejection::ALL.into_iter().map(rejected).collect(),
             secret_matches: secrets
                 .iter()
@@ -221,8 +279,23 @@ impl SourceMeters {
         }
     }
 
-    /// Counts a request that is refused.
-    pub fn count(&self, rejection: Rejection) {
+    /// Counts a request whose event is on Kafka.
+    pub fn count_accepted(&self) {
+        self.accepted.inc();
+    }
+
+    /// Counts a request whose event is in the spool.
+    pub fn count_spooled(&self) {
+        self.spooled.inc();
+    }
+
+    /// Counts a question that was answered.
+    pub fn count_handshake(&self) {
+        self.handshakes.inc();
+    }
+
+    /// Counts a request that was not accepted.
+    pub fn count_rejected(&self, rejection: Rejection) {
         if let Some(counter) = self.rejected.get(&rejection) {
             counter.inc();
         }
@@ -271,6 +344,6 @@ mod tests {
         Metrics::register(&registry).unwrap();
         let families = registry.gather();
         let requests = families.iter().find(|family| family.name() == REQUESTS_TOTAL).unwrap();
-        assert_eq!(requests.get_metric().len(), Rejection::ALL.len() + 2);
+        assert_eq!(requests.get_metric().len(), Rejection::ALL.len() + 3);
     }
 }

@@ -60,6 +60,30 @@ pub enum PublishError {
     /// Kafka refused.
     #[error("Kafka refused the event: {0}")]
     Refused(KafkaError),
+    /// Nobody has seen yet whether Kafka is as configured.
+    #[error("Kafka has not answered since the start")]
+    Unverified,
+    /// Kafka refused, and will as long as its topic is as it is: because of the event itself.
+    #[error("Kafka will not take the event: {0}")]
+    Unfit(KafkaError),
+}
+
+impl PublishError {
+    /// Judges what Kafka, or librdkafka in its place, said of one record.
+    fn of(error: KafkaError) -> Self {
+        #[expect(clippy::wildcard_enum_match_arm, reason = "not our enums, and the default is to try again")]
+        match &error {
+            KafkaError::MessageProduction(code) => match code {
+                RDKafkaErrorCode::QueueFull => Self::QueueFull,
+                RDKafkaErrorCode::MessageTimedOut => Self::TimedOut,
+                RDKafkaErrorCode::MessageSizeTooLarge
+                | RDKafkaErrorCode::MessageBatchTooLarge
+                | RDKafkaErrorCode::InvalidRecord => Self::Unfit(error),
+                _ => Self::Refused(error),
+            },
+            _ => Self::Refused(error),
+        }
+    }
 }
 
 /// Puts events on Kafka.
@@ -106,6 +130,31 @@ impl Publisher {
         }
     }
 
+    /// Puts `events` on Kafka in their order, and waits. How many of them, from the first on, are
+    /// acknowledged, and why the next is not: those behind it may lie on Kafka all the same.
+    pub async fn publish_in_order(&self, events: &[(Event, Identity)]) -> (usize, Option<PublishError>) {
+        let mut under_way = Vec::with_capacity(events.len());
+        let mut failure = None;
+        for (event, identity) in events {
+            match self.enqueue(event, identity) {
+                Ok(answer) => under_way.push(answer),
+                Err(error) => {
+                    failure = Some(error);
+                    break;
+                }
+            }
+        }
+        let enqueued = under_way.len();
+        for (acknowledged, answer) in under_way.into_iter().enumerate() {
+            match tokio::time::timeout(self.timeout, answer).await {
+                Ok(Ok(Ok(_))) => {}
+                Ok(Ok(Err(error))) => return (acknowledged, Some(error)),
+                Ok(Err(_)) | Err(_) => return (acknowledged, Some(PublishError::TimedOut)),
+            }
+        }
+        (enqueued, failure)
+    }
+
     /// Waits until nothing is under way any more, or `timeout` has passed.
     pub fn flush(&self, timeout: Duration) -> Result<(), KafkaError> {
         self.producer.load_full().flush(timeout)
@@ -122,6 +171,11 @@ impl Publisher {
     pub fn renew(&self) -> Result<(), KafkaError> {
         self.producer.store(Arc::new(start(&self.config, &self.figures)?));
         Ok(())
+    }
+
+    /// Whether Kafka answers at all.
+    pub fn answers(&self, timeout: Duration) -> Result<(), KafkaError> {
+        self.producer.load_full().client().fetch_metadata(Some(&self.topic), timeout).map(drop)
     }
 
     /// Whether Kafka answers and has the topic as it should be.
@@ -151,10 +205,7 @@ impl Publisher {
             .headers(headers_of(event, &Passage::default()));
         match self.producer.load().send(record) {
             Ok(()) => Ok(receiver),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) => {
-                Err(PublishError::QueueFull)
-            }
-            Err((error, _)) => Err(PublishError::Refused(error)),
+            Err((error, _)) => Err(PublishError::of(error)),
         }
     }
 }
@@ -193,14 +244,17 @@ impl ProducerContext for Reports {
                 Ok(Ack { partition: record.partition(), offset: record.offset() })
             }
             Ok(_) => Err(PublishError::Unproven),
-            Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageTimedOut), _)) => {
-                Err(PublishError::TimedOut)
-            }
-            Err((error, _)) => Err(PublishError::Refused(error.clone())),
+            Err((error, _)) => Err(PublishError::of(error.clone())),
         };
         // A request that no longer waits was answered 503.
         waiting.send(report).ok();
     }
+}
+
+/// For tests of those who publish.
+#[cfg(test)]
+pub(crate) fn too_large() -> PublishError {
+    PublishError::of(KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge))
 }
 
 #[cfg(test)]
@@ -244,6 +298,36 @@ mod tests {
         let enqueued = (0..200_000).map_while(|_| publisher.enqueue(&event, &identity).ok()).count();
         assert_eq!(enqueued, 100_000);
         assert_eq!(publisher.publish(&event, &identity).await, Err(PublishError::QueueFull));
+    }
+
+    #[tokio::test]
+    async fn what_kafka_will_never_take_is_told_from_what_it_cannot_take_now() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("webhooks.events", 1, 1).unwrap();
+        let publisher = publisher(&cluster.bootstrap_servers());
+        let (event, identity) = (event(), Identity::of("github", "one"));
+        let too_long = Event { body: vec![b'x'; 2_000_000].into(), ..event.clone() };
+        assert!(matches!(publisher.publish(&too_long, &identity).await, Err(PublishError::Unfit(_))));
+        cluster
+            .request_errors(RDKafkaApiKey::Produce, &[RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE]);
+        assert!(matches!(publisher.publish(&event, &identity).await, Err(PublishError::Unfit(_))));
+        let not_now = [RDKafkaRespErr::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED];
+        cluster.request_errors(RDKafkaApiKey::Produce, &not_now);
+        assert!(matches!(publisher.publish(&event, &identity).await, Err(PublishError::Refused(_))));
+    }
+
+    #[tokio::test]
+    async fn events_in_order_are_counted_up_to_the_first_that_fails() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("webhooks.events", 1, 1).unwrap();
+        let publisher = publisher(&cluster.bootstrap_servers());
+        let entry = |bytes: usize| {
+            (Event { body: vec![b'x'; bytes].into(), ..event() }, Identity::of("github", "one"))
+        };
+        assert_eq!(publisher.publish_in_order(&[entry(1), entry(2)]).await, (2, None));
+        let (acknowledged, failure) =
+            publisher.publish_in_order(&[entry(1), entry(2_000_000), entry(1)]).await;
+        assert_eq!((acknowledged, failure), (1, Some(too_large())));
     }
 
     /// The first record is refused for now while the second, already under way, is taken.

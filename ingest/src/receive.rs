@@ -9,7 +9,10 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
+use hookwell_common::config::EnqueueFailure;
+use hookwell_common::event::Event;
 use hookwell_common::failpoint;
+use hookwell_common::identity::Identity;
 use hookwell_common::lifecycle::Clock;
 use hookwell_common::time::Now;
 use ipnet::IpNet;
@@ -19,11 +22,12 @@ use crate::accept::{Accepted, accept};
 use crate::address::{client_address, contains};
 use crate::body::{Budget, read_body};
 use crate::connection::Connection;
-use crate::metrics::{ACCEPTED, HANDSHAKE, Metrics, SourceMeters};
+use crate::metrics::{ACCEPTED, HANDSHAKE, Metrics, SPOOLED, SourceMeters};
 use crate::publish::{Ack, PublishError, Publisher};
 use crate::rejection::Rejection;
 use crate::respond;
 use crate::source::Source;
+use crate::spool::{Spool, SpoolError, Spooled};
 use crate::verify::explain::Silent;
 use crate::verify::handshake::Reply;
 use crate::verify::request::{RequestHeaders, UnverifiedRequest};
@@ -35,7 +39,11 @@ pub struct Gateway {
     /// The senders; swapped whole on a reload.
     pub senders: ArcSwap<Senders>,
     /// The way to Kafka.
-    pub publisher: Publisher,
+    pub publisher: Arc<Publisher>,
+    /// Where events wait while there is no way, if anywhere.
+    pub spool: Option<Spool>,
+    /// Set once Kafka's topics are known to be as configured.
+    pub is_verified: AtomicBool,
     /// What is counted.
     pub metrics: Metrics,
     /// What bodies may take of memory.
@@ -65,6 +73,17 @@ pub struct Limits {
 
 /// The configured senders, each with its counters.
 pub type Senders = std::collections::HashMap<String, (Source, SourceMeters)>;
+
+/// What became of a request that is not refused.
+#[derive(Debug)]
+enum Taken {
+    /// An event, which Kafka has: what a 200 stands on.
+    OnKafka(Ack),
+    /// An event, which the spool has: the same.
+    InSpool(Spooled),
+    /// No event, but a question that was answered.
+    Answered(Reply),
+}
 
 /// Ids that no other event has: the start of the process, its number, and a count.
 #[derive(Debug)]
@@ -106,7 +125,9 @@ pub async fn receive(
     };
     account.close(&outcome);
     match outcome {
-        Ok(Taken::Stored(_)) => respond::accepted(sender.map_or(200, |(source, _)| source.success_status)),
+        Ok(Taken::OnKafka(_) | Taken::InSpool(_)) => {
+            respond::accepted(sender.map_or(200, |(source, _)| source.success_status))
+        }
         Ok(Taken::Answered(reply)) => respond::handshake(reply),
         Err(rejection) => respond::rejected(rejection, sender.map(|(source, _)| source)),
     }
@@ -115,7 +136,7 @@ pub async fn receive(
 /// Answers a request for what is not there at all; it is counted and logged like any other.
 pub async fn refuse_unknown(gateway: web::Data<Arc<Gateway>>) -> HttpResponse {
     let rejection = Rejection::UnknownSource;
-    gateway.metrics.unknown.count(rejection);
+    gateway.metrics.unknown.count_rejected(rejection);
     Line::default().write(None, &Err(rejection), Duration::ZERO);
     respond::rejected(rejection, None)
 }
@@ -168,7 +189,7 @@ impl Gateway {
         if source.rate_limit.as_ref().is_some_and(|limit| limit.check().is_err()) {
             return Err(Rejection::TooMany);
         }
-        self.publish(accepted, meters, line).await.map(Taken::Stored)
+        self.store(accepted, source, meters, line).await
     }
 
     fn check_address(&self, request: &HttpRequest, source: &Source) -> Result<(), Rejection> {
@@ -188,39 +209,98 @@ impl Gateway {
         if contains(&source.allow_from, client) { Ok(()) } else { Err(Rejection::AddressNotAllowed) }
     }
 
-    async fn publish(
+    async fn store(
         &self,
         accepted: Accepted,
+        source: &Source,
         meters: &SourceMeters,
         line: &mut Line,
-    ) -> Result<Ack, Rejection> {
+    ) -> Result<Taken, Rejection> {
         let Accepted { event, identity } = accepted;
         line.event_id = event.id.clone();
         line.event_type = event.kind.clone();
-        let begun = self.clock.mono();
-        let outcome = self.publisher.publish(&event, &identity).await;
-        self.metrics.publish_seconds.observe(self.clock.mono().saturating_sub(begun).as_secs_f64());
-        match outcome {
-            Ok(ack) => {
-                meters.last_event.set(self.clock.now().wall.as_seconds_f64());
-                Ok(ack)
-            }
-            Err(PublishError::QueueFull) => Err(Rejection::Overloaded),
-            Err(error @ (PublishError::TimedOut | PublishError::Unproven | PublishError::Refused(_))) => {
-                tracing::warn!(%error, "an event was not stored; its sender is told to send it again");
-                Err(Rejection::LogUnavailable)
+        let stored = match self.spool_of(source) {
+            Some(spool) => self.publish_or_spool(spool, &event, &identity).await,
+            None => self.publish(&event, &identity).await.map(Taken::OnKafka).map_err(|error| {
+                let rejection = refusal(&error);
+                if rejection == Rejection::LogUnavailable {
+                    tracing::warn!(%error, "an event was not stored; its sender is told to send it again");
+                }
+                rejection
+            }),
+        }?;
+        meters.last_event.set(self.clock.now().wall.as_seconds_f64());
+        Ok(stored)
+    }
+
+    /// The spool, where the source asks for it.
+    fn spool_of(&self, source: &Source) -> Option<&Spool> {
+        match source.on_enqueue_failure {
+            EnqueueFailure::Reject => None,
+            EnqueueFailure::Spool => self.spool.as_ref(),
+        }
+    }
+
+    /// Into the spool at once where others wait there, or Kafka is known to be away; and otherwise
+    /// where Kafka turns out to be. A spool that cannot take the event does no harm while Kafka can.
+    async fn publish_or_spool(
+        &self,
+        spool: &Spool,
+        event: &Event,
+        identity: &Identity,
+    ) -> Result<Taken, Rejection> {
+        let mut refused = None;
+        if spool.goes_first() {
+            match spool.put(event.clone()).await {
+                Ok(spooled) => return Ok(Taken::InSpool(spooled)),
+                Err(error) if spool.knows_kafka_is_away() => return Err(refusal_of_spool(error)),
+                Err(error) => refused = Some(error),
             }
         }
+        let error = match self.publish(event, identity).await {
+            Ok(ack) => return Ok(Taken::OnKafka(ack)),
+            Err(error) => error,
+        };
+        match (&error, refused) {
+            // In the spool it would wait for a day that does not come.
+            (PublishError::Unfit(_), _) => {
+                tracing::warn!(%error, "an event was not stored");
+                Err(refusal(&error))
+            }
+            (_, Some(refused)) => Err(refusal_of_spool(refused)),
+            (_, None) => spool.put(event.clone()).await.map(Taken::InSpool).map_err(refusal_of_spool),
+        }
+    }
+
+    async fn publish(&self, event: &Event, identity: &Identity) -> Result<Ack, PublishError> {
+        // On a topic with another number of partitions it would lie where nobody looks for it.
+        if !self.is_verified.load(Ordering::Relaxed) {
+            return Err(PublishError::Unverified);
+        }
+        let begun = self.clock.mono();
+        let outcome = self.publisher.publish(event, identity).await;
+        self.metrics.publish_seconds.observe(self.clock.mono().saturating_sub(begun).as_secs_f64());
+        outcome
     }
 }
 
-/// What became of a request that is not refused.
-#[derive(Debug)]
-enum Taken {
-    /// An event, which Kafka has.
-    Stored(Ack),
-    /// No event, but a question that was answered.
-    Answered(Reply),
+fn refusal(error: &PublishError) -> Rejection {
+    match error {
+        PublishError::QueueFull => Rejection::Overloaded,
+        PublishError::TimedOut
+        | PublishError::Unproven
+        | PublishError::Unverified
+        | PublishError::Refused(_)
+        | PublishError::Unfit(_) => Rejection::LogUnavailable,
+    }
+}
+
+/// The spool says itself what is wrong with it.
+fn refusal_of_spool(error: SpoolError) -> Rejection {
+    match error {
+        SpoolError::Full | SpoolError::Busy => Rejection::Overloaded,
+        SpoolError::Unwritable => Rejection::LogUnavailable,
+    }
 }
 
 /// Counts a request for as long as it is being answered, also where its client goes away.
@@ -255,9 +335,10 @@ impl Account<'_> {
         let took = self.gateway.clock.mono().saturating_sub(self.begun.mono);
         let meters = self.sender.map_or(&self.gateway.metrics.unknown, |(_, meters)| meters);
         match outcome {
-            Ok(Taken::Stored(_)) => meters.accepted.inc(),
-            Ok(Taken::Answered(_)) => meters.handshakes.inc(),
-            Err(rejection) => meters.count(*rejection),
+            Ok(Taken::OnKafka(_)) => meters.count_accepted(),
+            Ok(Taken::InSpool(_)) => meters.count_spooled(),
+            Ok(Taken::Answered(_)) => meters.count_handshake(),
+            Err(rejection) => meters.count_rejected(*rejection),
         }
         meters.request_seconds.observe(took.as_secs_f64());
         self.line.write(self.sender.map(|(source, _)| source), outcome, took);
@@ -290,10 +371,14 @@ impl Line {
                 let status = reply.status;
                 tracing::info!(target: "request", source, status, outcome = HANDSHAKE, bytes, millis);
             }
-            Ok(Taken::Stored(ack)) => tracing::info!(
+            Ok(Taken::OnKafka(ack)) => tracing::info!(
                 target: "request",
                 source, status = 200, outcome = ACCEPTED, event_id, event_type, bytes,
                 partition = ack.partition(), offset = ack.offset(), millis,
+            ),
+            Ok(Taken::InSpool(_)) => tracing::info!(
+                target: "request",
+                source, status = 200, outcome = SPOOLED, event_id, event_type, bytes, millis,
             ),
             Err(rejection) => {
                 let (status, outcome) = rejection.contract();

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
 use arc_swap::ArcSwap;
-use hookwell_common::config::{Environment, IngestConfig};
-use hookwell_common::kafka::{Figures, TopologyError, verify};
+use hookwell_common::config::{EnqueueFailure, Environment, IngestConfig};
+use hookwell_common::kafka::{ClientSettings, Figures, TopologyError, verify};
 use hookwell_common::lifecycle::{
     Clock, Failure, Signal, note_early_reload, on_signals, raise_open_files, spawn_thread,
 };
 use hookwell_common::telemetry::{AdminServer, Health, Readiness, Registry, register_build_info};
-use hookwell_common::topics::Topic;
+use hookwell_common::topics::{Topic, TopicSpec};
 
 use crate::body::Budget;
 use crate::cli::Loaded;
@@ -23,6 +23,7 @@ use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::receive::{Gateway, Limits, Senders, Unique, receive, refuse_unknown};
 use crate::source::{Source, Sources};
+use crate::spool::Spool;
 
 /// How often Kafka is asked whether it is there, and how long it may take.
 const PROBE_INTERVAL: Duration = Duration::from_secs(2);
@@ -35,20 +36,20 @@ const BACKLOG: u32 = 4096;
 pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Result<(), Failure> {
     let early_reload = note_early_reload().map_err(cannot_start)?;
     let config = loaded.config.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
-    let specs = config.topic_plan().specs();
-    let relevant: Vec<_> = specs.into_iter().filter(|spec| spec.topic == Topic::Events).collect();
-    runtime.block_on(verify(&loaded.clients, &relevant, config.processor.dedupe_window))?;
-
+    let topics = Topics::of(&loaded);
+    let can_wait = spools(&loaded);
     let registry = Registry::new();
     let figures = Figures::default();
     let gateway = Arc::new(build(loaded, &registry, figures.clone())?);
-    let status = Arc::new(Status { kafka: Mutex::new(Ok(())), gateway: Arc::clone(&gateway), figures });
+    let kafka = Mutex::new(Ok(()));
+    let status = Status { kafka, gateway: Arc::clone(&gateway), figures, topics, unfit: OnceLock::new() };
+    let status = Arc::new(status);
+    status.verify_or_wait(can_wait)?;
     raise_open_files();
     let admin =
         AdminServer::start(config.ingest.admin_listen, registry, Arc::clone(&status) as Arc<dyn Health>)?;
     watch_kafka(Arc::clone(&status)).map_err(cannot_start)?;
-    tracing::info!(admin = %admin.address(), sources = config.sources.len(), "Kafka is as configured");
+    tracing::info!(admin = %admin.address(), sources = config.sources.len(), "ready to listen");
 
     let to_signals = Arc::clone(&gateway);
     let react = move |signal| match signal {
@@ -57,9 +58,15 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
     };
     let served = actix_web::rt::System::new().block_on(serve(&config.ingest, gateway, &early_reload, react));
     served.map_err(cannot_start)??;
+    if let Some(spool) = &status.gateway.spool {
+        spool.stop(config.ingest.shutdown_timeout);
+    }
     let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
     admin.stop();
     tracing::info!("stopped");
+    if let Some(unfit) = status.unfit.get() {
+        return Err(Failure::Kafka(unfit.clone()));
+    }
     flushed.map_err(|error| {
         Failure::Kafka(format!("not everything under way was acknowledged before the end: {error}"))
     })
@@ -80,10 +87,18 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
         figures,
     )
     .map_err(|error| TopologyError::Unreachable { servers, error })?;
+    let publisher = Arc::new(publisher);
+    let (spool, patience) = (&config.ingest.spool, config.ingest.publish_timeout);
+    let open = |path: &PathBuf| {
+        Spool::open(path, spool.max_bytes, patience, Arc::clone(&publisher), metrics.spool.clone())
+    };
+    let spool = spool.path.as_ref().map(open).transpose()?;
     let clock = Clock::start();
     Ok(Gateway {
         senders: ArcSwap::from_pointee(with_meters(loaded.sources, &metrics)),
         publisher,
+        spool,
+        is_verified: AtomicBool::new(false),
         metrics,
         budget: Budget::new(config.ingest.max_buffered_bytes),
         limits: Limits {
@@ -96,6 +111,11 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
         unique: Unique::new(clock.now()),
         clock,
     })
+}
+
+/// Whether a source has its events kept where Kafka cannot take them.
+fn spools(loaded: &Loaded) -> bool {
+    loaded.sources.values().any(|source| source.on_enqueue_failure == EnqueueFailure::Spool)
 }
 
 fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
@@ -140,6 +160,10 @@ async fn serve(
         Err(error) => return Ok(Err(cannot_listen(config, &error))),
     };
     gateway.server.get_or_init(|| server.handle());
+    // Kafka may have turned out not to be as configured.
+    if gateway.stopping.load(Ordering::Relaxed) {
+        stop(&gateway);
+    }
     let react = Arc::new(react);
     let to_signals = Arc::clone(&react);
     on_signals(move |signal| to_signals(signal))?;
@@ -163,6 +187,11 @@ fn stop(gateway: &Gateway) {
 /// what runs keeps running.
 fn reload(gateway: &Gateway, path: &std::path::Path, environment: &Environment) {
     match Loaded::load(path, environment) {
+        Ok(loaded) if gateway.spool.is_none() && spools(&loaded) => {
+            tracing::error!(
+                "not reloaded, and what was read before still counts: a source has on_enqueue_failure = \"spool\", and the directory of [ingest.spool] is opened at the next start only"
+            );
+        }
         Ok(loaded) => {
             let count = loaded.sources.len();
             gateway.senders.store(Arc::new(with_meters(loaded.sources, &gateway.metrics)));
@@ -191,6 +220,85 @@ struct Status {
     kafka: Mutex<Readiness>,
     gateway: Arc<Gateway>,
     figures: Figures,
+    topics: Topics,
+    /// What does not fit on a Kafka that was away at the start.
+    unfit: OnceLock<String>,
+}
+
+impl Status {
+    /// Nothing is published before the topics are known to be as configured. Where nothing could be
+    /// accepted meanwhile the start waits for that; where a source spools, only as long as Kafka
+    /// answers at all: its sender does not come again.
+    fn verify_or_wait(&self, can_wait: bool) -> Result<(), Failure> {
+        if can_wait && let Err(error) = self.gateway.publisher.answers(PROBE_TIMEOUT) {
+            tracing::warn!(%error, "Kafka does not answer; events of sources that spool are taken meanwhile");
+            let mut known = self.kafka.lock().unwrap_or_else(PoisonError::into_inner);
+            *known = Err(format!("Kafka does not answer: {error}"));
+            return Ok(());
+        }
+        self.topics.verify()?;
+        self.note_verified();
+        Ok(())
+    }
+
+    fn takes_without_kafka(&self) -> bool {
+        let takes = self.gateway.spool.as_ref().is_some_and(Spool::takes);
+        let spools = |source: &Source| source.on_enqueue_failure == EnqueueFailure::Spool;
+        takes && self.gateway.senders.load().values().any(|(source, _)| spools(source))
+    }
+
+    fn note_verified(&self) {
+        self.gateway.is_verified.store(true, Ordering::Relaxed);
+        if let Some(spool) = &self.gateway.spool {
+            spool.set_away(false);
+        }
+        tracing::info!("Kafka is as configured");
+    }
+
+    /// Asks Kafka whether it is there; the first time whether it is as configured.
+    fn ask_kafka(&self) -> Readiness {
+        let publisher = &self.gateway.publisher;
+        if self.gateway.is_verified.load(Ordering::Relaxed) {
+            return renew_if_lost(publisher).and_then(|()| publisher.probe(PROBE_TIMEOUT));
+        }
+        publisher.answers(PROBE_TIMEOUT).map_err(|error| format!("Kafka does not answer: {error}"))?;
+        match self.topics.verify() {
+            Ok(()) => {
+                self.note_verified();
+                Ok(())
+            }
+            Err(Failure::Topology(error @ TopologyError::Unfit(_))) => {
+                self.unfit.get_or_init(|| error.to_string());
+                stop(&self.gateway);
+                Err(error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+/// The topics as they must be.
+struct Topics {
+    clients: ClientSettings,
+    specs: Vec<TopicSpec>,
+    dedupe_window: Duration,
+}
+
+impl Topics {
+    fn of(loaded: &Loaded) -> Self {
+        let specs = loaded.config.topic_plan().specs();
+        Self {
+            clients: loaded.clients.clone(),
+            specs: specs.into_iter().filter(|spec| spec.topic == Topic::Events).collect(),
+            dedupe_window: loaded.config.processor.dedupe_window,
+        }
+    }
+
+    fn verify(&self) -> Result<(), Failure> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(cannot_start)?;
+        Ok(runtime.block_on(verify(&self.clients, &self.specs, self.dedupe_window))?)
+    }
 }
 
 impl Health for Status {
@@ -205,11 +313,16 @@ impl Health for Status {
         if self.gateway.server.get().is_none() {
             return Err("not listening yet".to_owned());
         }
-        self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let kafka = self.kafka.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Who asks whether to send requests here is to send those that can be kept.
+        kafka.or_else(|why| if self.takes_without_kafka() { Ok(()) } else { Err(why) })
     }
 
     fn refresh(&self) {
         self.gateway.metrics.show_figures(&self.figures);
+        if let Some(spool) = &self.gateway.spool {
+            spool.refresh();
+        }
         self.gateway
             .metrics
             .buffered_bytes
@@ -221,8 +334,10 @@ impl Health for Status {
 fn watch_kafka(status: Arc<Status>) -> io::Result<()> {
     let watch = move || {
         while !status.gateway.stopping.load(Ordering::Relaxed) {
-            let found = renew_if_lost(&status.gateway.publisher)
-                .and_then(|()| status.gateway.publisher.probe(PROBE_TIMEOUT));
+            let found = status.ask_kafka();
+            if let Some(spool) = &status.gateway.spool {
+                spool.set_away(found.is_err());
+            }
             let mut known = status.kafka.lock().unwrap_or_else(PoisonError::into_inner);
             match (&*known, &found) {
                 (Ok(()), Err(why)) => tracing::warn!("not ready: {why}"),

@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use hookwell_common::config::{Config, Environment, EventIdMissing, Faults, Place, Placed, SourceConfig};
+use hookwell_common::config::{
+    Config, EnqueueFailure, Environment, EventIdMissing, Faults, Place, Placed, SourceConfig,
+};
 use hookwell_common::event::Name;
 use hookwell_common::secret::Secret;
 use ipnet::IpNet;
@@ -54,6 +56,8 @@ pub struct Source {
     pub keep_headers: Vec<String>,
     /// The bound on verified events.
     pub rate_limit: Option<DefaultDirectRateLimiter>,
+    /// What to do with an event that Kafka cannot take.
+    pub on_enqueue_failure: EnqueueFailure,
 }
 
 /// All senders, by name.
@@ -102,6 +106,7 @@ impl Source {
             pointers,
             keep_headers,
             rate_limit: per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            on_enqueue_failure: config.on_enqueue_failure,
         })
     }
 }

@@ -23,6 +23,7 @@ mod system {
     pub(crate) mod runbook;
     pub(crate) mod scaling;
     pub(crate) mod senders;
+    pub(crate) mod spool;
     pub(crate) mod strange_records;
 }
 
@@ -116,6 +117,7 @@ fn main() -> Result<ExitCode> {
         ("runbook", system::runbook::TESTS),
         ("scaling", system::scaling::TESTS),
         ("senders", system::senders::TESTS),
+        ("spool", system::spool::TESTS),
         ("strange_records", system::strange_records::TESTS),
     ];
     if arguments.list {

@@ -163,6 +163,7 @@ fn override_from(environment: &Environment, root: &mut Table, faults: &mut Fault
             [table, key] => (*table, None, (*key).to_owned()),
             ["kafka", inner @ "properties", key] => ("kafka", Some(*inner), key.replace('_', ".")),
             ["kafka", inner @ "retention", key] => ("kafka", Some(*inner), (*key).to_owned()),
+            ["ingest", inner @ "spool", key] => ("ingest", Some(*inner), (*key).to_owned()),
             _ => ("", None, String::new()),
         };
         if !OVERRIDABLE.contains(&table) || key.is_empty() {

@@ -1,6 +1,7 @@
 //! `[ingest]`: the receiving program.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -36,6 +37,34 @@ pub struct IngestConfig {
     pub max_buffered_bytes: usize,
     /// How long requests in flight may take to finish after a signal to stop.
     pub shutdown_timeout: Duration,
+    /// `[ingest.spool]`.
+    pub spool: SpoolConfig,
+}
+
+/// `[ingest.spool]`: where events wait that Kafka cannot take, for sources that ask for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolConfig {
+    /// The directory; `None`: there is no spool.
+    pub path: Option<PathBuf>,
+    /// The most that waiting events may take of the disk, in bytes.
+    pub max_bytes: u64,
+}
+
+impl Default for SpoolConfig {
+    fn default() -> Self {
+        Self { path: None, max_bytes: 1024 * 1024 * 1024 }
+    }
+}
+
+impl SpoolConfig {
+    fn read(section: &Section<'_>) -> Self {
+        let path = section.text("path").map(PathBuf::from);
+        if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            section.fault("path", "is empty; name a directory, or leave it out where no source spools");
+        }
+        let max_bytes = section.integer("max_bytes", 65_536..=u64::MAX >> 1, Self::default().max_bytes);
+        Self { path, max_bytes }
+    }
 }
 
 impl Default for IngestConfig {
@@ -51,6 +80,7 @@ impl Default for IngestConfig {
             publish_timeout: 2500 * MILLISECOND,
             max_buffered_bytes: 256 * 1024 * 1024,
             shutdown_timeout: 10 * SECOND,
+            spool: SpoolConfig::default(),
         }
     }
 }
@@ -81,6 +111,7 @@ impl IngestConfig {
             shutdown_timeout: section
                 .duration("shutdown_timeout", SECOND..=HOUR)
                 .unwrap_or(default.shutdown_timeout),
+            spool: section.read_with("spool", SpoolConfig::read),
         };
         if config.max_buffered_bytes < config.max_body_bytes {
             section.fault(

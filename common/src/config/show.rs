@@ -10,7 +10,7 @@ use super::key_material::{KeyMaterial, KeyOrigin};
 use super::log::{LogFormat, LogLevel};
 use super::processor::{RetryLimits, Unrouted};
 use super::section::Placed;
-use super::source::{EventIdMissing, HmacConfig};
+use super::source::{EnqueueFailure, EventIdMissing, HmacConfig};
 use super::{Config, DestinationConfig, RouteConfig, SourceConfig};
 
 impl Display for Config {
@@ -100,6 +100,11 @@ fn show_ingest(page: &mut Page, config: &Config) {
     page.set_duration("publish_timeout", ingest.publish_timeout);
     page.set("max_buffered_bytes", ingest.max_buffered_bytes);
     page.set_duration("shutdown_timeout", ingest.shutdown_timeout);
+    page.heading("[ingest.spool]");
+    if let Some(path) = &ingest.spool.path {
+        page.set_text("path", path.display());
+    }
+    page.set("max_bytes", ingest.spool.max_bytes);
 }
 
 fn show_processor(page: &mut Page, config: &Config) {
@@ -174,6 +179,13 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
     if let Some(rate) = source.rate_limit {
         page.set("rate_limit", rate);
     }
+    page.set_text(
+        "on_enqueue_failure",
+        match source.on_enqueue_failure {
+            EnqueueFailure::Reject => "reject",
+            EnqueueFailure::Spool => "spool",
+        },
+    );
     if let Some(hmac) = &source.hmac {
         show_hmac(page, hmac);
     }

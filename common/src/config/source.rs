@@ -46,6 +46,17 @@ pub struct SourceConfig {
     pub keep_headers: Option<Vec<String>>,
     /// The most verified events a second; more are answered with 429. `None`: no bound.
     pub rate_limit: Option<u32>,
+    /// What to do with an event that Kafka cannot take.
+    pub on_enqueue_failure: EnqueueFailure,
+}
+
+/// What to do with an event that Kafka cannot take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EnqueueFailure {
+    /// 503: the sender keeps it and sends it again.
+    Reject,
+    /// It is kept on the local disk until Kafka can.
+    Spool,
 }
 
 /// What to do with an event whose sender gives it no id.
@@ -93,6 +104,7 @@ impl SourceConfig {
             ("accept", EventIdMissing::Accept),
             ("reject", EventIdMissing::Reject),
         ];
+        let failures = [("reject", EnqueueFailure::Reject), ("spool", EnqueueFailure::Spool)];
         let source = Self {
             place: section.place().clone(),
             path: section.path().to_owned(),
@@ -112,6 +124,7 @@ impl SourceConfig {
             event_type: section.placed_text("event_type"),
             keep_headers: section.texts("keep_headers").map(lower_case),
             rate_limit: read_rate_limit(&section),
+            on_enqueue_failure: section.choice("on_enqueue_failure", &failures, EnqueueFailure::Reject),
         };
         refuse_what_is_not_built(&section);
         section.finish();
@@ -151,15 +164,8 @@ fn read_rate_limit(section: &Section<'_>) -> Option<u32> {
     section.has("rate_limit").then_some(rate)
 }
 
-/// The contract names these two; this version does not have them, and must not seem to.
+/// The contract names it; this version does not have it, and must not seem to.
 fn refuse_what_is_not_built(section: &Section<'_>) {
-    let spool = [("reject", false), ("spool", true)];
-    if section.choice("on_enqueue_failure", &spool, false) {
-        section.fault(
-            "on_enqueue_failure",
-            "\"spool\" is not in this version yet; use \"reject\" (503, the sender retries)",
-        );
-    }
     if section.boolean("quarantine", false) {
         section.fault("quarantine", "is not in this version yet; use false");
     }

@@ -6,15 +6,20 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::handler::{Call, Reply};
+use hookwell_tests::program::Program;
 use hookwell_tests::sender::{Sender, post, post_until_accepted};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
+use super::spool::{event as spooled, with_spool};
 use crate::{Common, tests};
 
 tests![
     killed_after_verifying_ingest_leaves_nothing_and_the_sender_sends_again,
     killed_before_the_200_ingest_leaves_a_record_and_state_absorbs_its_copy,
+    killed_before_the_sync_of_the_spool_nobody_heard_200_and_nothing_is_torn,
+    killed_after_the_sync_of_the_spool_the_event_is_drained_at_the_next_start,
+    killed_with_the_spool_drained_and_its_file_there_state_absorbs_the_copies,
     killed_after_polling_the_event_is_read_again,
     killed_after_the_handler_the_event_is_handled_again_with_the_same_key,
     killed_with_records_in_an_open_transaction_they_stay_invisible,
@@ -65,6 +70,62 @@ fn killed_before_the_200_ingest_leaves_a_record_and_state_absorbs_its_copy(commo
     stage.until_caught_up()?;
     ensure!(stage.handler.count() == 1, "called {} times", stage.handler.count());
     ensure!(stage.until_settled(&["one"])?.is_clean());
+    Ok(())
+}
+
+fn killed_before_the_sync_of_the_spool_nobody_heard_200_and_nothing_is_torn(common: &Common) -> Result<()> {
+    dies_while_it_spools(common, "spool-written=return")
+}
+
+fn killed_after_the_sync_of_the_spool_the_event_is_drained_at_the_next_start(common: &Common) -> Result<()> {
+    dies_while_it_spools(common, "spool-synced=return")
+}
+
+/// Ingest dies with the second event of an outage on the disk, whose sender hears nothing; the
+/// kernel goes on, so what was written is there.
+fn dies_while_it_spools(common: &Common, failpoint: &str) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(with_spool)?;
+    own.kafka.kill()?;
+    let ingest = stage.start_ingest(&failpoint.replace('=', "=1*off->"))?.ready()?;
+    ensure!(post(stage.port, &spooled("one"))?.0 == 200);
+    ensure!(post(stage.port, &spooled("two")).is_err(), "a dead ingest answered");
+    ingest.die()?;
+    own.kafka.revive()?;
+    let ingest = stage.ingest()?;
+    ensure!(ingest.metric("hookwell_ingest_spool_faults_total", &[])? == 0.0, "{}", ingest.logged());
+    spooled_events_are_settled_once(&stage, &ingest)
+}
+
+fn killed_with_the_spool_drained_and_its_file_there_state_absorbs_the_copies(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(with_spool)?;
+    own.kafka.kill()?;
+    let ingest = stage.start_ingest("spool-drained=return")?.ready()?;
+    for id in ["one", "two"] {
+        ensure!(post(stage.port, &spooled(id))?.0 == 200);
+    }
+    own.kafka.revive()?;
+    ingest.die()?;
+    ensure!(stage.reader.read(&stage.topic("events"))?.len() == 2);
+    let ingest = stage.ingest()?;
+    spooled_events_are_settled_once(&stage, &ingest)?;
+    ensure!(stage.reader.read(&stage.topic("events"))?.len() >= 4, "it was not drained again");
+    Ok(())
+}
+
+/// The spool is drained, both events are on Kafka and each is handled once, though sent again.
+fn spooled_events_are_settled_once(stage: &Stage, ingest: &Program) -> Result<()> {
+    wait::until("the spool to be drained", || {
+        Ok((ingest.metric("hookwell_ingest_spool_events", &[])? == 0.0).then_some(()))
+    })?;
+    for id in ["one", "two"] {
+        post_until_accepted(stage.port, &spooled(id))?;
+    }
+    let _processor = stage.processor()?;
+    let both = ["one", "two"].map(|id| ("acme".to_owned(), id.to_owned())).into();
+    let audit = stage.until_all_settled(&both)?;
+    ensure!(audit.is_clean() && audit.done == 2, "{audit}");
+    stage.until_caught_up()?;
+    ensure!(stage.handler.count() == 2, "called {} times", stage.handler.count());
     Ok(())
 }
 

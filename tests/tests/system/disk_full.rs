@@ -1,7 +1,7 @@
 //! Kafka's disk is full: every write beyond a length fails, as where no block is left. Nobody hears a
 //! 200 for what could not be written, and when there is room again everything accepted is settled.
 //!
-//! There is no spool of ingest's own yet whose disk could be full.
+//! What a full disk under ingest's spool does is tested beside the spool.
 
 use anyhow::{Result, ensure};
 use hookwell_tests::sender::{Sender, post, post_until_accepted};

@@ -467,6 +467,8 @@ fn every_series_is_there_from_the_start_and_strangers_add_none(common: &Common) 
         "hookwell_ingest_publish_seconds_count",
         "hookwell_ingest_in_flight",
         "hookwell_ingest_spool_events",
+        "hookwell_ingest_spool_oldest_timestamp_seconds",
+        "hookwell_ingest_spool_faults_total{reason=\"unwritable\"}",
     ] {
         ensure!(before.contains(name), "{name} is not in {before:#?}");
     }

@@ -14,6 +14,7 @@ use hookwell_tests::wait;
 use rustix::process::Signal;
 
 use super::operator::{Operator, entries, toml_blocks};
+use super::spool::{event, with_spool};
 use crate::{Common, tests};
 
 tests![
@@ -24,6 +25,7 @@ tests![
     a_handler_is_down_for_hours,
     a_partition_stands_still,
     kafka_is_away,
+    events_wait_in_the_spool,
     a_secret_is_rotated,
     more_partitions_are_needed,
     the_state_topic_was_lost,
@@ -37,6 +39,7 @@ const BAD_DEPLOY: &str = "A bad deploy dead-lettered ten thousand events";
 const HANDLER_DOWN: &str = "A handler is down for hours";
 const STANDS_STILL: &str = "A partition stands still";
 const KAFKA_AWAY: &str = "Kafka is away";
+const SPOOL: &str = "Events wait in the spool";
 const SECRET: &str = "A secret is rotated";
 const PARTITIONS: &str = "More partitions are needed";
 const STATE_LOST: &str = "The state topic was lost";
@@ -51,6 +54,7 @@ fn every_entry_of_the_runbook_is_rehearsed(_: &Common) -> Result<()> {
         HANDLER_DOWN,
         STANDS_STILL,
         KAFKA_AWAY,
+        SPOOL,
         SECRET,
         PARTITIONS,
         STATE_LOST,
@@ -241,6 +245,30 @@ fn kafka_is_away(common: &Common) -> Result<()> {
     ensure!(!told.contains("Partition:"), "partitions without a leader: {told}");
     operator.closes()?;
     wait::until("the event", || Ok((deliveries(&stage, "meanwhile") == 1).then_some(())))
+}
+
+fn events_wait_in_the_spool(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(with_spool)?;
+    let mut operator = Operator::hired(&stage)?;
+    let (ingest, _processor) = (operator.ingest()?, operator.processor()?);
+    own.kafka.kill()?;
+    ensure!(post(stage.port, &event("meanwhile"))?.0 == 200);
+
+    operator.turn_to(SPOOL)?;
+    operator.types_until("hookwell_ingest_spool_faults_total", |told| {
+        told.contains("hookwell_ingest_spool_events 1")
+            && told.contains("hookwell_ingest_spool_faults_total{reason=\"full\"} 0")
+            && told.contains("hookwell_ingest_kafka_brokers_up 0")
+    })?;
+    operator.types("kill -TERM")?;
+    ensure!(ingest.end()?.success(), "{}", ingest.logged());
+    own.kafka.revive()?;
+    operator.types("ingest &")?;
+    operator.types_until("spool_events 0", |told| told.contains("spool_events 0"))?;
+    operator.closes()?;
+    wait::until("the event", || Ok((!stage.handler.calls_for("meanwhile").is_empty()).then_some(())))?;
+    ensure!(deliveries(&stage, "meanwhile") == 1, "{:?}", stage.handler.calls());
+    Ok(())
 }
 
 fn a_secret_is_rotated(common: &Common) -> Result<()> {

@@ -19,6 +19,7 @@ const EXPECTED: &[(&str, usize, &[&str])] = &[
     ("common/src/lifecycle.rs", 2, &["std::time::Instant::now", "std::time::SystemTime::now"]),
     ("processor/src/lane/window/tests/model/whole.rs", 1, &["std::env::var"]),
     ("tests/auditor/src/cluster.rs", 1, &["rdkafka::config::ClientConfig::new"]),
+    ("tests/tests/system/spool.rs", 1, &["std::env::var"]),
     ("tests/src/reader.rs", 1, &["rdkafka::config::ClientConfig::new"]),
 ];
 
