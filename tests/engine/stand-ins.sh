@@ -46,7 +46,13 @@ if ! is_there "$prometheus"; then
 fi
 
 # The machine's own Rust, with the crates that it has already and what it has compiled of them,
-# which cargo takes for its own only where the crates lie under the same path.
+# which cargo takes for its own only where the crates lie under the same path. One that was made for
+# other crates lacks some.
+lock=$(cksum <"$project/Cargo.lock" | cut -d ' ' -f 1)
+made_for=$(docker image inspect --format '{{index .Config.Labels "hookwell.lock"}}' "$rust" 2>/dev/null) || made_for=
+if [ -n "$made_for" ] && [ "$made_for" != "$lock" ]; then
+    docker image rm --force "$rust" >/dev/null
+fi
 if ! is_there "$rust"; then
     say "$rust" "this machine's Rust"
     build hookwell-tests/tools "$here/rust"
@@ -60,6 +66,6 @@ if ! is_there "$rust"; then
         --volume "$(cd "$here/rust" && pwd)/fill:/from/fill:ro" \
         --env CARGO_HOME="$cargo_home" \
         hookwell-tests/tools sh /from/fill
-    docker commit --change "ENV CARGO_HOME=$cargo_home" "$name" "$rust" >/dev/null
+    docker commit --change "ENV CARGO_HOME=$cargo_home" --change "LABEL hookwell.lock=$lock" "$name" "$rust" >/dev/null
     docker rm "$name" >/dev/null
 fi
