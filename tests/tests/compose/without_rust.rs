@@ -52,9 +52,15 @@ pub(crate) fn make_run_needs_docker_and_no_rust_to_tell_each_fate(engine: &Arc<E
     let answer = String::from_utf8_lossy(&answer.stdout).into_owned();
     ensure!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 
-    run.signal(Signal::INT)?;
+    // Trapped like Ctrl-C, which no shell can trap where whoever started these tests ignores it, as
+    // `nohup make test &` does.
+    run.signal(Signal::TERM)?;
     // Containers end one after the other, and the compose file gives them two minutes in all.
-    let ended = wait::until_within(Duration::from_secs(300), "the stack to end", || run.ended())?;
+    let ended = wait::until_within(Duration::from_secs(300), "the stack to end", || run.ended());
+    let ended = ended.with_context(|| {
+        let left = stack.compose(&["--profile", "*", "ps", "--all"]);
+        format!("it said {}; of its containers there are {left:?}", run.logged())
+    })?;
     ensure!(ended.success(), "{}", run.logged());
     let left = stack.compose(&["--profile", "*", "ps", "--all", "--quiet"])?;
     ensure!(left.trim().is_empty(), "containers are left: {left}");
