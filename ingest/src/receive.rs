@@ -9,7 +9,6 @@ use actix_web::http::header::{CONTENT_LENGTH, HeaderMap};
 use actix_web::{HttpRequest, HttpResponse, web};
 use arc_swap::ArcSwap;
 use bytestring::ByteString;
-use hookwell_common::config::EnqueueFailure;
 use hookwell_common::event::Event;
 use hookwell_common::failpoint;
 use hookwell_common::identity::Identity;
@@ -235,10 +234,7 @@ impl Gateway {
 
     /// The spool, where the source asks for it.
     fn spool_of(&self, source: &Source) -> Option<&Spool> {
-        match source.on_enqueue_failure {
-            EnqueueFailure::Reject => None,
-            EnqueueFailure::Spool => self.spool.as_ref(),
-        }
+        self.spool.as_ref().filter(|_| source.spools())
     }
 
     /// Into the spool at once where others wait there, or Kafka is known to be away; and otherwise

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use actix_web::{App, HttpServer, web};
 use arc_swap::ArcSwap;
-use hookwell_common::config::{EnqueueFailure, Environment, IngestConfig};
+use hookwell_common::config::{Environment, IngestConfig};
 use hookwell_common::kafka::{ClientSettings, Figures, TopologyError, verify};
 use hookwell_common::lifecycle::{
     Clock, Failure, Signal, note_early_reload, on_signals, raise_open_files, spawn_thread,
@@ -115,7 +115,7 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
 
 /// Whether a source has its events kept where Kafka cannot take them.
 fn spools(loaded: &Loaded) -> bool {
-    loaded.sources.values().any(|source| source.on_enqueue_failure == EnqueueFailure::Spool)
+    loaded.sources.values().any(Source::spools)
 }
 
 fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
@@ -243,8 +243,7 @@ impl Status {
 
     fn takes_without_kafka(&self) -> bool {
         let takes = self.gateway.spool.as_ref().is_some_and(Spool::takes);
-        let spools = |source: &Source| source.on_enqueue_failure == EnqueueFailure::Spool;
-        takes && self.gateway.senders.load().values().any(|(source, _)| spools(source))
+        takes && self.gateway.senders.load().values().any(|(source, _)| source.spools())
     }
 
     fn note_verified(&self) {

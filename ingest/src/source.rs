@@ -277,6 +277,11 @@ fn resolve_kept(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Fau
 }
 
 impl Source {
+    /// Whether its events are kept where Kafka cannot take them.
+    pub fn spools(&self) -> bool {
+        self.on_enqueue_failure == EnqueueFailure::Spool
+    }
+
     /// Whether it sends requests with this method.
     pub fn uses(&self, method: &str) -> bool {
         self.all_methods().any(|known| known == method)

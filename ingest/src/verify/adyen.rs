@@ -1,8 +1,6 @@
 //! Adyen's standard notifications: each item in the body carries a signature over eight of its
 //! fields. The rest of the body is not signed.
 
-use std::convert::Infallible;
-
 use ring::hmac;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
@@ -69,23 +67,14 @@ impl Adyen {
         })?;
         trace.passed(Step::SignatureHeader, || format!("{} items are signed", items.len()));
         let fits = |_: &SigningKey, key: &Key| {
-            let Key::Hmac(key) = key else { return Ok(false) };
-            let pairs = items.iter().zip(&signatures);
-            Ok(pairs.fold(true, |fits, (item, signature)| {
+            let Key::Hmac(key) = key else { return false };
+            items.iter().zip(&signatures).fold(true, |fits, (item, signature)| {
                 let tag = hmac::sign(key, signed_text(item).as_bytes());
                 fits & bool::from(tag.as_ref().ct_eq(signature))
-            }))
+            })
         };
-        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
-        match matched {
-            Some(matched) => {
-                trace.passed(Step::Signature, || format!("fits with secret {}", keys.label(matched)));
-                Ok(matched)
-            }
-            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("fits with none of {} secrets", keys.count())
-            })),
-        }
+        let none = |count| format!("fits with none of {count} secrets");
+        keys.verdict(keys.first_fitting(fits), "fits with secret", none, trace)
     }
 
     pub(super) fn sign(self, draft: &mut Draft, key: &Key) -> Option<()> {

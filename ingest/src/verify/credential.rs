@@ -1,14 +1,13 @@
 //! Senders that sign nothing and show what only they know: a token, or a name and a password. It
 //! proves who sends, and not that nobody has altered the body on its way.
 
-use std::convert::Infallible;
-
 use ring::digest::{SHA256, digest};
 use subtle::ConstantTimeEq;
 
 use super::draft::Draft;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
+use super::header::after;
 use super::key::{Key, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
@@ -86,19 +85,11 @@ impl Credential {
         // Hashed, so that a comparison does not tell how long a secret is.
         let shown = digest(&SHA256, &shown);
         let fits = |_: &SigningKey, key: &Key| {
-            let Key::Secret(secret) = key else { return Ok(false) };
-            Ok(bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref())))
+            let Key::Secret(secret) = key else { return false };
+            bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref()))
         };
-        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
-        match matched {
-            Some(matched) => {
-                trace.passed(Step::Signature, || format!("is secret {}", keys.label(matched)));
-                Ok(matched)
-            }
-            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("is none of {} secrets", keys.count())
-            })),
-        }
+        let none = |count| format!("is none of {count} secrets");
+        keys.verdict(keys.first_fitting(fits), "is secret", none, trace)
     }
 
     fn shown(&self, request: &UnverifiedRequest<'_>, trace: &mut impl Trace) -> Result<Vec<u8>, Rejection> {
@@ -114,11 +105,11 @@ impl Credential {
             let words = || format!("{:?} is missing or empty; does the sender know a secret?", self.place);
             return Err(trace.failed(step, Rejection::SignatureMissing, words));
         };
-        if std::str::from_utf8(&value).is_err() {
+        let Ok(text) = std::str::from_utf8(&value) else {
             return Err(trace.failed(step, Rejection::Unreadable, || format!("{:?} is not text", self.place)));
-        }
+        };
         trace.passed(step, || format!("{:?} is there, {} bytes", self.place, value.len()));
-        match self.form.read(&value) {
+        match self.form.read(text) {
             Some(shown) => {
                 trace.passed(Step::SignatureForm, || format!("{} bytes", shown.len()));
                 Ok(shown)
@@ -144,20 +135,11 @@ impl Credential {
 }
 
 impl Form {
-    fn read(&self, value: &[u8]) -> Option<Vec<u8>> {
+    fn read(&self, text: &str) -> Option<Vec<u8>> {
         match self {
-            Form::Token => Some(value.to_vec()),
-            Form::After(prefix) => after(value, prefix).map(<[u8]>::to_vec),
-            Form::Basic => {
-                let text = std::str::from_utf8(after(value, "Basic ")?).ok()?;
-                Encoding::Base64.decode(text.trim())
-            }
+            Form::Token => Some(text.as_bytes().to_vec()),
+            Form::After(prefix) => after(text, prefix).map(|rest| rest.as_bytes().to_vec()),
+            Form::Basic => Encoding::Base64.decode(after(text, "Basic ")?.trim()),
         }
     }
-}
-
-/// Names of schemes of authentication have no case (RFC 9110, 11.1).
-fn after<'v>(value: &'v [u8], prefix: &str) -> Option<&'v [u8]> {
-    let (begin, rest) = value.split_at_checked(prefix.len())?;
-    begin.eq_ignore_ascii_case(prefix.as_bytes()).then_some(rest)
 }

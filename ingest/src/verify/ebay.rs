@@ -1,8 +1,6 @@
 //! eBay: a header that is base64 of JSON, with the id of the key and a signature by ECDSA on P-256
 //! with SHA-1.
 
-use std::convert::Infallible;
-
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 
@@ -66,19 +64,11 @@ impl Ebay {
         trace
             .passed(Step::SignatureForm, || format!("{} bytes, by a key that is named", signatures[0].len()));
         let fits = |secret: &SigningKey, key: &Key| {
-            let Key::Public(key) = key else { return Ok(false) };
-            Ok(secret.id.as_deref() == Some(&*kid) && key.signed(request.body, &signatures))
+            let Key::Public(key) = key else { return false };
+            secret.id.as_deref() == Some(&*kid) && key.signed(request.body, &signatures)
         };
-        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
-        match matched {
-            Some(matched) => {
-                trace.passed(Step::Signature, || format!("fits with key {}", keys.label(matched)));
-                Ok(matched)
-            }
-            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("fits with none of {} keys; is the one that it names among them?", keys.count())
-            })),
-        }
+        let none = |count| format!("fits with none of {count} keys; is the one that it names among them?");
+        keys.verdict(keys.first_fitting(fits), "fits with key", none, trace)
     }
 
     pub(super) fn sign(self, draft: &mut Draft, secret: &SigningKey) -> Option<()> {

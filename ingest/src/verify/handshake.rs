@@ -174,11 +174,6 @@ impl Handshake {
         &self.method
     }
 
-    /// Whether it is for the source to be given a `handshake_token`.
-    pub fn wants_token(&self) -> bool {
-        self.token.is_some()
-    }
-
     /// What to answer to `request`; `None` where it is no handshake of this kind, or not yet known to
     /// be the sender's where it must be.
     pub fn answer(

@@ -38,3 +38,9 @@ pub(super) fn missing_header(name: &str, request: &UnverifiedRequest<'_>) -> Str
         None => format!("{name} is missing or empty; does the sender know a secret?"),
     }
 }
+
+/// What stands after `prefix`. Names of schemes of authentication have no case (RFC 9110, 11.1).
+pub(super) fn after<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
+    let (begin, rest) = text.split_at_checked(prefix.len())?;
+    begin.eq_ignore_ascii_case(prefix).then_some(rest)
+}

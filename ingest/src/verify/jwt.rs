@@ -3,7 +3,6 @@
 //! The algorithm is the source's and never the token's choice: a token of any other one, `none` above
 //! all, fits with nothing.
 
-use std::convert::Infallible;
 use std::time::Duration;
 
 use hookwell_common::time::Timestamp;
@@ -16,8 +15,8 @@ use subtle::ConstantTimeEq;
 use super::draft::{Draft, Signing};
 use super::explain::{Step, Trace};
 use super::facts::Facts;
-use super::header::header_text;
-use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey, TokenAlgorithm};
+use super::header::{after, header_text};
+use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, TokenAlgorithm};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
 use super::value::Place;
@@ -124,9 +123,7 @@ impl Jwt {
             trace.failed(Step::SignatureForm, Rejection::Unreadable, words)
         })?;
         trace.passed(Step::SignatureForm, || format!("a token signed with {}", token.algorithm));
-        let fits = |_: &SigningKey, key: &Key| Ok(token.is_signed_with(key));
-        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
-        let matched = matched.ok_or_else(|| {
+        let matched = keys.first_fitting(|_, key| token.is_signed_with(key)).ok_or_else(|| {
             trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
                 format!("the token fits with none of {} secrets", keys.count())
             })
@@ -289,10 +286,4 @@ impl TokenAlgorithm {
 fn is_hash(text: Option<&str>, encoding: Encoding, of: &[u8]) -> bool {
     let hash = text.and_then(|text| encoding.decode(text));
     hash.is_some_and(|hash| hash == digest(&SHA256, of).as_ref())
-}
-
-/// Names of schemes of authentication have no case (RFC 9110, 11.1).
-fn after<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
-    let (begin, rest) = text.split_at_checked(prefix.len())?;
-    begin.eq_ignore_ascii_case(prefix).then_some(rest)
 }

@@ -1,14 +1,17 @@
 //! What a source's secrets become: keys that signatures are held against.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 use unicode_normalization::UnicodeNormalization;
 
+use super::explain::{Step, Trace};
 use super::private_key::PrivateKey;
 use super::public_key::{Kind, PublicKey};
 use super::signature::Encoding;
+use crate::rejection::Rejection;
 
 /// How a secret, as its sender shows it, becomes a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -217,7 +220,13 @@ impl SigningKey {
 impl Keys<'_> {
     /// The first that fits. None is left out once another has, so that the time does not tell which
     /// one it was.
-    pub(super) fn first_fitting<E>(
+    pub(super) fn first_fitting(self, mut fits: impl FnMut(&SigningKey, &Key) -> bool) -> Option<MatchedKey> {
+        let Ok(matched) = self.try_first_fitting::<Infallible>(|secret, key| Ok(fits(secret, key)));
+        matched
+    }
+
+    /// The same, where it may turn out that nothing can be computed.
+    pub(super) fn try_first_fitting<E>(
         self,
         mut fits: impl FnMut(&SigningKey, &Key) -> Result<bool, E>,
     ) -> Result<Option<MatchedKey>, E> {
@@ -229,6 +238,24 @@ impl Keys<'_> {
             }
         }
         Ok(matched)
+    }
+
+    /// The verdict on the signature, of which `matched` was found: in words `fits` and the secret's
+    /// label, or `none`.
+    pub(super) fn verdict(
+        self,
+        matched: Option<MatchedKey>,
+        fits: &str,
+        none: impl FnOnce(usize) -> String,
+        trace: &mut impl Trace,
+    ) -> Result<MatchedKey, Rejection> {
+        match matched {
+            Some(matched) => {
+                trace.passed(Step::Signature, || format!("{fits} {}", self.label(matched)));
+                Ok(matched)
+            }
+            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || none(self.count()))),
+        }
     }
 
     /// What metrics call secret number `index`.

@@ -15,12 +15,9 @@ use rustls::pki_types::pem::PemObject;
 
 use super::public_key::Kind;
 
-/// A private key, and what it is for.
+/// A private key.
 #[derive(Debug)]
-pub struct PrivateKey {
-    kind: Kind,
-    pair: Pair,
-}
+pub struct PrivateKey(Pair);
 
 #[derive(Debug)]
 enum Pair {
@@ -45,18 +42,13 @@ impl PrivateKey {
             Kind::RsaSha256 => rsa::KeyPair::from_pkcs8(der).ok().map(Pair::Rsa),
             Kind::RsaSha1 => None,
         };
-        Some(Self { kind, pair: pair? })
-    }
-
-    /// What it is for.
-    pub fn kind(&self) -> Kind {
-        self.kind
+        pair.map(Self)
     }
 
     /// Signs `content`; `None` where the system gives no randomness.
     pub fn sign(&self, content: &[u8]) -> Option<Vec<u8>> {
         let random = SystemRandom::new();
-        match &self.pair {
+        match &self.0 {
             Pair::Ed25519(pair) => Some(pair.sign(content).as_ref().to_vec()),
             Pair::Ecdsa(pair) => Some(pair.sign(&random, content).ok()?.as_ref().to_vec()),
             Pair::EcdsaSha1(pair) => {

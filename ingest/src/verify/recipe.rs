@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::content::{Content, Given, MissingPart};
 use super::explain::{Step, Trace};
 use super::facts::Facts;
-use super::header::missing_header;
+use super::header::{header_text, missing_header};
 use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey, fits_any};
 use super::multipart::part;
 use super::public_key::{Kind, PublicKey};
@@ -116,11 +116,6 @@ impl SignaturePlace {
 }
 
 impl Recipe {
-    /// Where signatures lie.
-    pub fn signature(&self) -> &SignaturePlace {
-        &self.signature
-    }
-
     /// What is known of it without any request.
     pub(super) fn facts(&self) -> Facts {
         Facts {
@@ -177,11 +172,6 @@ impl Recipe {
         self.algorithm.key(self.key_form, secret)
     }
 
-    /// Where the time of signing lies, if it is signed.
-    pub fn timestamp(&self) -> Option<&TimestampRule> {
-        self.timestamp.as_ref()
-    }
-
     /// Tells whether one of `keys` signed `request`, and when. Each key and each signature is
     /// compared in constant time, and none is left out once another fits.
     pub fn verify(
@@ -225,22 +215,8 @@ impl Recipe {
             texts.extend(text.filter(|text| !text.is_empty()).map(Cow::Owned));
         }
         for name in self.signature.headers() {
-            match request.headers.first(&name) {
-                None | Some(b"") => {}
-                Some(_) if request.headers.is_repeated(&name) => {
-                    let words = || format!("{name} is there more than once");
-                    return Err(trace.failed(step, Rejection::Unreadable, words));
-                }
-                Some(value) => match std::str::from_utf8(value) {
-                    Ok(text) => {
-                        trace.passed(step, || format!("{name} is there, {} bytes", text.len()));
-                        texts.push(Cow::Borrowed(text));
-                    }
-                    Err(_) => {
-                        let words = || format!("{name} is not text");
-                        return Err(trace.failed(step, Rejection::Unreadable, words));
-                    }
-                },
+            if request.headers.first(&name).is_some_and(|value| !value.is_empty()) {
+                texts.push(Cow::Borrowed(header_text(request, &name, trace)?));
             }
         }
         if texts.is_empty() {
@@ -325,19 +301,16 @@ impl<'p> Pass<'p, '_> {
         let fits = |secret: &SigningKey, key: &Key| {
             if is_meant(secret) { self.fits(secret, key, signatures) } else { Ok(false) }
         };
-        let matched = keys.first_fitting(fits).map_err(|MissingPart(place)| {
+        let matched = keys.try_first_fitting(fits).map_err(|MissingPart(place)| {
             let words = || format!("{place:?} is signed, and not there");
             trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
         })?;
-        match matched {
-            Some(matched) => {
-                trace.passed(Step::Signature, || format!("fits with secret {}", keys.label(matched)));
-                Ok(matched)
-            }
-            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("fits with none of {} secrets; is this the secret of this endpoint, and the body as it was sent?", keys.count())
-            })),
-        }
+        let none = |count| {
+            format!(
+                "fits with none of {count} secrets; is this the secret of this endpoint, and the body as it was sent?"
+            )
+        };
+        keys.verdict(matched, "fits with secret", none, trace)
     }
 
     /// The id of the key that the request names, where its sender names one.

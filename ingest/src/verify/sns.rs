@@ -3,8 +3,6 @@
 //! Any customer of Amazon can have a message signed and sent here, so the topic counts too: the id of
 //! a secret is the topic's ARN.
 
-use std::convert::Infallible;
-
 use serde_json::{Map, Value};
 
 use super::draft::{Draft, Signing};
@@ -72,20 +70,12 @@ impl Sns {
         let content = content(&message);
         let topic = message.get("TopicArn").and_then(Value::as_str);
         let fits = |secret: &SigningKey, key: &Key| {
-            let Key::Public(key) = key else { return Ok(false) };
+            let Key::Public(key) = key else { return false };
             let is_of_topic = secret.id.is_none() || secret.id.as_deref() == topic;
-            Ok(is_of_topic && key.signed_as(kind, content.as_bytes(), &signatures))
+            is_of_topic && key.signed_as(kind, content.as_bytes(), &signatures)
         };
-        let Ok(matched) = keys.first_fitting::<Infallible>(fits);
-        match matched {
-            Some(matched) => {
-                trace.passed(Step::Signature, || format!("fits with certificate {}", keys.label(matched)));
-                Ok(matched)
-            }
-            None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("fits with none of {} certificates, or is of another topic", keys.count())
-            })),
-        }
+        let none = |count| format!("fits with none of {count} certificates, or is of another topic");
+        keys.verdict(keys.first_fitting(fits), "fits with certificate", none, trace)
     }
 
     /// Signs as SNS would with `key`, which is not Amazon's.

@@ -15,6 +15,7 @@ use super::draft::{Draft, Signing};
 use super::explain::{Explanation, Silent};
 use super::preset::{self, Preset};
 use super::request::UnverifiedRequest;
+use super::scheme::Scheme;
 use super::verify;
 use crate::rejection::Rejection;
 use crate::source::{Source, resolve_all};
@@ -27,7 +28,8 @@ pub(crate) fn source(table: &str, secrets: &[&str]) -> Source {
 }
 
 pub(crate) fn try_source(table: &str, secrets: &[&str]) -> Result<Source, Vec<String>> {
-    let id = preset_of(table).and_then(|preset| preset.key_id.as_ref()).map(|_| "k".to_owned());
+    let id =
+        preset_of(table).filter(|preset| Scheme::of_preset(preset).facts().needs_ids).map(|_| "k".to_owned());
     let secrets: Vec<_> = secrets.iter().map(|secret| ((*secret).to_owned(), id.clone())).collect();
     try_source_with(table, &secrets)
 }
