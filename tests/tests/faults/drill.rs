@@ -97,6 +97,19 @@ impl Drill {
         gone_on.with_context(|| format!("hanging: {:?}", self.stage.kafka.hanging_transactions()))
     }
 
+    /// Waits until no transaction is open: the markers of the last one come to its partitions one
+    /// after the other.
+    fn until_none_is_open(&self) -> Result<()> {
+        wait::until("every transaction to end", || {
+            for topic in TOPICS {
+                let ends = self.stage.reader.ends(&self.stage.topic(topic))?;
+                let is_open = ends.values().any(|(stable, end)| stable != end);
+                ensure!(!is_open, "a transaction is open on {topic}: {ends:?}");
+            }
+            Ok(Some(()))
+        })
+    }
+
     /// Waits until ingest refuses, as it has to: with 503, and `Retry-After`.
     pub(crate) fn until_refused(&self, signed: &Signed) -> Result<()> {
         wait::until("ingest to refuse", || {
@@ -126,11 +139,7 @@ impl Drill {
         ensure!(audit.is_clean(), "{audit}");
         ensure!(0 < audit.dead && 0 < audit.done, "{audit}: a fate is missing");
         stage.until_caught_up()?;
-        for topic in TOPICS {
-            let ends = stage.reader.ends(&stage.topic(topic))?;
-            let is_open = ends.values().any(|(stable, end)| stable != end);
-            ensure!(!is_open, "a transaction is open on {topic}: {ends:?}");
-        }
+        self.until_none_is_open()?;
         let letters = stage.dead_letters()?;
         let given_up = letters.iter().find(|letter| letter.header("hookwell-error-class") != "permanent");
         ensure!(given_up.is_none(), "an outage of ours cost an event its attempts: {given_up:?}");
