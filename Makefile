@@ -24,7 +24,9 @@ test: ## Run every test, those on a real Kafka included
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	@rm -f target/docker-was-not-tested
-	cargo test --workspace --locked --no-fail-fast
+	@{ cargo test --workspace --locked --no-fail-fast 2>&1; echo $$? > target/test-status; } | tee target/test.log
+	@# Who reads only the end of a long log learns what failed, and why.
+	@if [ "$$(cat target/test-status)" != 0 ]; then awk '/^failures:$$/, /^test result: FAILED/' target/test.log; exit 1; fi
 	@if [ -f target/docker-was-not-tested ]; then cat target/docker-was-not-tested; echo; fi
 
 .PHONY: model
