@@ -42,6 +42,8 @@ pub struct Settings {
     pub processor: String,
     /// All of `[retry]`.
     pub retry: String,
+    /// Whose events ingest keeps on its disk where Kafka cannot take them; needs an `[ingest.spool]`.
+    pub spooling: Vec<Sender>,
     /// More sources, beside one of each [`Sender`].
     pub sources: String,
     /// All `[[destinations]]`; `HANDLER` stands for the handler's address, and `FOLDER`
@@ -62,6 +64,7 @@ impl Default for Settings {
             ingest: String::new(),
             processor: String::new(),
             retry: "tiers = [\"300ms\", \"1s\"]\nmax_attempts = 3\njitter = 0.0".to_owned(),
+            spooling: Vec::new(),
             sources: String::new(),
             destinations: destination("orders", ""),
             routes: "[[routes]]\nsource = \"*\"\nto = [\"orders\"]".to_owned(),
@@ -158,6 +161,7 @@ impl Stage {
             ingest,
             processor,
             retry,
+            spooling,
             sources,
             destinations,
             routes,
@@ -166,8 +170,9 @@ impl Stage {
             .iter()
             .map(|sender| {
                 let (name, file) = (sender.name(), self.folder.path().join(sender.name()));
+                let more = if spooling.contains(sender) { "on_enqueue_failure = \"spool\"\n" } else { "" };
                 format!(
-                    "[[sources]]\nname = \"{name}\"\npreset = \"{name}\"\nsecrets = [{{ file = \"{}\" }}]\n",
+                    "[[sources]]\nname = \"{name}\"\npreset = \"{name}\"\nsecrets = [{{ file = \"{}\" }}]\n{more}",
                     file.display()
                 )
             })

@@ -108,7 +108,8 @@ impl<'a> Crew<'a> {
     /// Has the program to which `point` belongs die there, at the twentieth passage or so, and
     /// starts it again after `lasts`.
     pub(crate) fn die_at(&mut self, point: &str, lasts: Duration) -> Result<()> {
-        let who = if point.starts_with("ingest") { Who::Ingest } else { Who::Processor(0) };
+        let is_of_ingest = ["ingest", "spool"].iter().any(|part| point.starts_with(part));
+        let who = if is_of_ingest { Who::Ingest } else { Who::Processor(0) };
         let passages = if point.starts_with("restore") || point.starts_with("revoke") { 0 } else { 20 };
         self.end_well(who)?;
         self.start(who, &format!("{point}={passages}*off->return"))?;
@@ -163,6 +164,13 @@ impl<'a> Crew<'a> {
             wait::until("a program to be ready", || Ok(self.program(who).is_ready()?.then_some(())))?;
         }
         Ok(())
+    }
+
+    /// Waits until nothing that was acknowledged waits on the disk of ingest.
+    pub(crate) fn until_drained(&self) -> Result<()> {
+        wait::until("the spool to be drained", || {
+            Ok((self.ingest.metric("hookwell_ingest_spool_events", &[])? == 0.0).then_some(()))
+        })
     }
 
     /// The sums over all processors of metrics, without `hookwell_processor_`; `None` where a

@@ -10,6 +10,7 @@ use hookwell_auditor::evidence::Fault;
 use hookwell_tests::ledger::Ledger;
 use hookwell_tests::program::{Program, answer};
 use hookwell_tests::recovery;
+use hookwell_tests::sender::Sender;
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 use rustix::process::Signal;
@@ -33,7 +34,8 @@ pub(crate) fn settings(front: u16, copies: &str) -> Settings {
             "tiers = [\"{}ms\", \"{}ms\"]\nmax_attempts = {MAX_ATTEMPTS}\njitter = 0.1",
             TIERS[0], TIERS[1]
         ),
-        ingest: "publish_timeout = \"2s\"".to_owned(),
+        ingest: "publish_timeout = \"2s\"\n[ingest.spool]\npath = \"FOLDER/spool\"".to_owned(),
+        spooling: vec![Sender::Shopify],
         destinations: format!(
             "[[destinations]]\nname = \"orders\"\nkind = \"http\"\nurl = \"http://127.0.0.1:{front}/orders\"\ntimeout = \"2s\"\n\
              [[destinations]]\nname = \"copies\"\nkind = \"kafka\"\ntopic = \"{copies}\"\n"

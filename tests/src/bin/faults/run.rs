@@ -174,6 +174,7 @@ impl Theatre {
     }
 
     fn until_settled(&self, crew: &Crew<'_>) -> Result<()> {
+        crew.until_drained()?;
         self.stage.until_caught_up()?;
         wait::until("everything to be settled", || {
             let sums = crew.sums(["lag_records", "open_deliveries", "oldest_unsettled_timestamp_seconds"])?;
@@ -202,7 +203,10 @@ impl Theatre {
         fs::create_dir_all(&logs)?;
         for entry in fs::read_dir(self.stage.folder())? {
             let entry = entry?;
-            fs::copy(entry.path(), logs.join(entry.file_name()))?;
+            // Beside the logs lies the spool.
+            if entry.file_type()?.is_file() {
+                fs::copy(entry.path(), logs.join(entry.file_name()))?;
+            }
         }
         for node in self.brokers.kafka.nodes() {
             fs::copy(node.log(), logs.join(format!("kafka-{}.log", node.id())))?;
