@@ -46,6 +46,11 @@ soak: ## The same for HOURS, with a verdict every ten minutes
 	@cargo build --locked -p hookwell-tests --bins
 	@target/debug/faults $(if $(SEED),--seed $(SEED)) --minutes $$(awk 'BEGIN { print $(or $(HOURS),2) * 60 }')
 
+.PHONY: fuzz
+fuzz: ## Have libFuzzer look for what breaks the code that reads TARGET, or any, for MINUTES each
+	@sh deploy/prepare.sh test
+	@sh tests/fuzz/run.sh "$(TARGET)" $(or $(MINUTES),10)
+
 .PHONY: bench
 bench: ## Measure both programs beside the least that their work costs, about ten minutes
 	@sh deploy/prepare.sh test

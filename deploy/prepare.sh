@@ -37,6 +37,8 @@ need_package curl curl ca-certificates
 # What the README and the demonstration say to type.
 need_package openssl openssl
 need_cargo
+# What reads every recipe a second time.
+if [ "$mode" = test ]; then need_package python3 python3; fi
 
 # A real Kafka comes from Maven and runs on Java. The demonstration goes on without it, on
 # librdkafka's mock broker; the tests do not.

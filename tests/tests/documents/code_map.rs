@@ -10,7 +10,9 @@ fn the_code_map_names_every_file_and_no_other() {
     let section = Page::read("ARCHITECTURE.md").section("The code map");
     let named: BTreeSet<_> = codes_in(&section).into_iter().filter(|code| code.ends_with(".rs")).collect();
     let mut known = BTreeSet::new();
-    for part in ["common/src", "ingest/src", "processor/src", "tests/src", "tests/auditor/src"] {
+    for part in
+        ["common/src", "ingest/src", "processor/src", "tests/src", "tests/auditor/src", "tests/fuzz/src"]
+    {
         let folder = project().join(part);
         for path in files_of(&folder) {
             let name = path.strip_prefix(project()).unwrap().to_string_lossy().into_owned();

@@ -10,12 +10,13 @@ use toml::Table;
 use super::source::CRATES;
 
 /// Each crate, and those of ours that it may depend on.
-const MAY_DEPEND_ON: [(&str, &[&str]); 6] = [
+const MAY_DEPEND_ON: [(&str, &[&str]); 7] = [
     ("common", &[]),
     ("ingest", &["common"]),
     ("processor", &["common"]),
     // It judges the others, and so shares no code with any.
     ("tests/auditor", &[]),
+    ("tests/fuzz", &["common", "ingest", "processor"]),
     ("tests", &["auditor", "common", "ingest", "processor"]),
     // Measures the same programs on the same Kafka as the tests do, and ships as little; writes states
     // in bulk.

@@ -15,7 +15,8 @@ pub(crate) const SHIPPED: [&str; 3] = ["common", "ingest", "processor"];
 
 /// All crates: their directories, of which the last part is the name; packages are called
 /// `hookwell-…`.
-pub(crate) const CRATES: [&str; 6] = ["common", "ingest", "processor", "tests/auditor", "tests", "bench"];
+pub(crate) const CRATES: [&str; 7] =
+    ["common", "ingest", "processor", "tests/auditor", "tests/fuzz", "tests", "bench"];
 
 /// One source file.
 #[derive(Debug)]
