@@ -15,6 +15,7 @@ mod multipart;
 pub mod preset;
 pub mod private_key;
 pub mod public_key;
+pub mod published;
 pub mod recipe;
 pub mod request;
 pub mod scheme;
@@ -29,6 +30,7 @@ pub(crate) mod words;
 use explain::{Step, Trace};
 use handshake::{Reply, Standing};
 use key::MatchedKey;
+use published::PublishedKey;
 use request::UnverifiedRequest;
 
 use crate::rejection::Rejection;
@@ -76,13 +78,24 @@ pub fn verify<'r>(
     source: &'r Source,
     trace: &mut impl Trace,
 ) -> Result<VerifiedRequest<'r>, Rejection> {
+    verify_with(request, source, None, trace)
+}
+
+/// The same, where the key that `request` names has been read. Without it nothing is wrong with a
+/// request that needs one: it cannot be judged yet ([`Rejection::KeyUnavailable`]).
+pub fn verify_with<'r>(
+    request: UnverifiedRequest<'r>,
+    source: &'r Source,
+    published: Option<&PublishedKey>,
+    trace: &mut impl Trace,
+) -> Result<VerifiedRequest<'r>, Rejection> {
     if !source.methods.iter().any(|method| method == request.method) {
         return Err(trace.failed(Step::Method, Rejection::MethodNotAllowed, || {
             format!("{} is not used by this source", request.method)
         }));
     }
     let url = source.signed_url(request.query);
-    let key = verify_at(&request, source, &url, trace)?;
+    let key = source.scheme.verify(&request, &url, &source.keys, published, trace)?;
     Ok(VerifiedRequest { request, source, key })
 }
 
@@ -107,7 +120,7 @@ pub fn verify_at(
     url: &str,
     trace: &mut impl Trace,
 ) -> Result<MatchedKey, Rejection> {
-    source.scheme.verify(request, url, &source.keys, trace)
+    source.scheme.verify(request, url, &source.keys, None, trace)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::handshake::{Handshake, Words};
 use super::jwt::Claims;
+use super::published;
 
 /// The words of one sender. Those of the recipe are the words of `[sources.hmac]`, and what is left
 /// out means the same as there.
@@ -49,6 +50,8 @@ pub struct Preset {
     pub requires: BTreeMap<String, String>,
     /// What a token must claim.
     pub claims: Option<Claims>,
+    /// Where the sender publishes its keys.
+    pub keys: Option<published::Words>,
     /// The part of a multipart body that holds the JSON.
     pub part: Option<String>,
     /// Another preset, as which a request counts that is signed the other way.

@@ -340,7 +340,7 @@ impl<'p> Pass<'p, '_> {
                 Ok(fits_any(context.finish().as_ref(), &signatures.plain))
             }
             (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_))
-            | (Key::Private(_) | Key::Tokens(_), _) => Ok(false),
+            | (Key::Private(_) | Key::Tokens(_) | Key::Published, _) => Ok(false),
             (Key::Public(key), algorithm) => {
                 let mut content = Vec::new();
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;

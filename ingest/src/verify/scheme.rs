@@ -2,6 +2,7 @@
 //! one. Each way is a file, and this tells them apart.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::adyen::Adyen;
 use super::credential::Credential;
@@ -10,7 +11,9 @@ use super::ebay::Ebay;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::jwt::Jwt;
-use super::key::{Keys, MatchedKey, SigningKey};
+use super::key::{Algorithm, Key, Keys, MatchedKey, SigningKey};
+use super::public_key::Kind;
+use super::published::{KeyName, KeySource, PublishedKey, Signs};
 use super::recipe::Recipe;
 use super::request::UnverifiedRequest;
 use super::sns::Sns;
@@ -22,6 +25,8 @@ use crate::rejection::Rejection;
 pub struct Scheme {
     /// Tried in this order; there is one at least.
     ways: Vec<Way>,
+    /// Where the sender publishes its keys, if we know that.
+    published: Option<Arc<KeySource>>,
 }
 
 /// One way of proving it.
@@ -59,7 +64,7 @@ impl Way {
         }
     }
 
-    fn key(&self, secret: &[u8]) -> Option<super::key::Key> {
+    fn key(&self, secret: &[u8]) -> Option<Key> {
         match self {
             Way::Recipe(recipe) => recipe.key(secret),
             Way::Credential(credential) => credential.key(secret),
@@ -72,13 +77,26 @@ impl Way {
         }
     }
 
-    fn private_key(&self, pem: &[u8]) -> Option<super::key::Key> {
+    fn private_key(&self, pem: &[u8]) -> Option<Key> {
         match self {
             Way::Recipe(recipe) => recipe.algorithm.private_key(pem),
             Way::Jwt(jwt) => jwt.private_key(pem),
             Way::Sns(sns) => sns.private_key(pem),
             Way::Ebay(ebay) => ebay.private_key(pem),
             Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Unsigned => None,
+        }
+    }
+
+    /// How it signs, where it has a pair of keys of which it could publish one.
+    pub(super) fn signs(&self) -> Option<Signs> {
+        match self {
+            Way::Recipe(recipe) => match recipe.algorithm {
+                Algorithm::Public(kind) => Some(Signs::As(kind)),
+                Algorithm::Hmac(_) | Algorithm::Digest(_) => None,
+            },
+            Way::Sns(_) => Some(Signs::As(Kind::RsaSha256)),
+            Way::Jwt(jwt) => Some(Signs::Tokens(jwt.algorithms.clone())),
+            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Ebay(_) | Way::Unsigned => None,
         }
     }
 
@@ -138,7 +156,7 @@ impl Way {
             Way::Credential(credential) => credential.sign(draft, computed),
             Way::Twilio(twilio) => twilio.sign(draft, computed, signing),
             Way::Adyen(adyen) => adyen.sign(draft, computed),
-            Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
+            Way::Jwt(jwt) => jwt.sign(draft, key, signing),
             Way::Sns(sns) => sns.sign(draft, computed, signing),
             Way::Ebay(ebay) => ebay.sign(draft, key),
             Way::Unsigned => None,
@@ -149,7 +167,40 @@ impl Way {
 impl Scheme {
     /// One of several ways, the first of which counts where none is taken.
     pub fn new(first: Way, others: impl IntoIterator<Item = Way>) -> Self {
-        Self { ways: std::iter::once(first).chain(others).collect() }
+        Self { ways: std::iter::once(first).chain(others).collect(), published: None }
+    }
+
+    /// The same, of a sender that publishes its keys there.
+    pub(super) fn with_published(self, published: Option<KeySource>) -> Self {
+        Self { published: published.map(Arc::new), ..self }
+    }
+
+    /// Where its sender publishes its keys, if we know that.
+    pub fn published(&self) -> Option<&Arc<KeySource>> {
+        self.published.as_ref()
+    }
+
+    /// The published key that `request` names, which is to be read before it can be verified.
+    pub fn key_name(&self, request: &UnverifiedRequest<'_>) -> Option<KeyName> {
+        let id = match self.ways.first() {
+            Some(Way::Jwt(jwt)) => jwt.key_id(request),
+            Some(
+                Way::Recipe(_)
+                | Way::Credential(_)
+                | Way::Twilio(_)
+                | Way::Adyen(_)
+                | Way::Sns(_)
+                | Way::Ebay(_)
+                | Way::Unsigned,
+            )
+            | None => None,
+        };
+        self.published.as_ref()?.name(request, id)
+    }
+
+    /// What stands for a key that is read when a request names it.
+    pub fn published_key(&self, label: String, id: Option<String>) -> SigningKey {
+        SigningKey { label, id, keys: self.ways.iter().map(|_| Key::Published).collect() }
     }
 
     /// Makes a key of `secret`; `None` where it is not written as its sender shows it.
@@ -211,16 +262,36 @@ impl Scheme {
         self.ways.first()?.sign(draft, key, signing)
     }
 
-    /// Tells which of `secrets` vouches for `request`.
+    /// Tells which of `secrets` vouches for `request`; `published` is the key that it names, where that
+    /// has been read.
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
         url: &str,
         secrets: &[SigningKey],
+        published: Option<&PublishedKey>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         let way = self.way_of(request);
-        self.ways[way].verify(request, url, Keys { all: secrets, way }, trace)
+        let keys = Keys { all: secrets, way, published: published.map(|key| &*key.0) };
+        let verdict = self.ways[way].verify(request, url, keys, trace);
+        if verdict != Err(Rejection::KeyUnavailable) {
+            return verdict;
+        }
+        let step = Step::Signature;
+        Err(match self.key_name(request) {
+            Some(name) => trace.failed(step, Rejection::KeyUnavailable, || {
+                let id = name.id().map_or(String::new(), |id| format!(" ({id:?})"));
+                format!(
+                    "the key stands at {}{id} and was not fetched; offline, save it and name it in secrets as {{ file = \"…\" }}",
+                    name.address()
+                )
+            }),
+            None => trace.failed(step, Rejection::SignatureMismatch, || {
+                let hosts = self.published.as_ref().map_or(String::new(), |published| published.hosts());
+                format!("names no key at {hosts}, and none is fetched from elsewhere")
+            }),
+        })
     }
 
     fn way_of(&self, request: &UnverifiedRequest<'_>) -> usize {

@@ -97,7 +97,7 @@ impl Recipe {
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
                 key.sign(&content)
             }
-            (Key::Secret(_) | Key::Public(_) | Key::Tokens(_), _) => None,
+            (Key::Secret(_) | Key::Public(_) | Key::Tokens(_) | Key::Published, _) => None,
         }
     }
 }

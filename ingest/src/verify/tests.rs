@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod handshakes;
+mod published;
 mod vectors;
 mod ways;
 

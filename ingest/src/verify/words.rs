@@ -13,6 +13,7 @@ use super::jwt::Jwt;
 use super::key::{Algorithm, KeyForm, TokenAlgorithm};
 use super::preset::{self, Preset};
 use super::public_key::Kind;
+use super::published::KeySource;
 use super::recipe::{Recipe, SignaturePlace};
 use super::scheme::{Scheme, Way};
 use super::signature::{Encoding, ParseRule};
@@ -29,7 +30,12 @@ impl Scheme {
     pub fn of_preset(preset: &'static Preset) -> Self {
         let next = |preset: &&'static Preset| preset::all().get(preset.otherwise.as_ref()?);
         let others = std::iter::successors(next(&preset), next);
-        Scheme::new(way(preset), others.map(way))
+        let first = way(preset);
+        let published = preset.keys.as_ref().map(|words| {
+            let read = first.signs().and_then(|signs| KeySource::from_words(words, signs));
+            read.expect("presets.toml is data of ours, and a test reads each of them")
+        });
+        Scheme::new(first, others.map(way)).with_published(published)
     }
 
     /// That of a sender whose certificate a proxy names in `header`.
