@@ -15,7 +15,8 @@ use crate::metrics::KeyMeters;
 use crate::rejection::Rejection;
 use crate::source::Source;
 use crate::verify::explain::Silent;
-use crate::verify::published::{KeyName, KeySource, PublishedKey};
+use crate::verify::handshake::Reply;
+use crate::verify::published::{KeyName, KeySource, PublishedKey, asked_at};
 use crate::verify::request::UnverifiedRequest;
 use crate::verify::{VerifiedRequest, verify_with};
 use cache::{Answer, KeyCache};
@@ -65,6 +66,30 @@ impl Keyring {
                 verify_with(request, source, Some(&key), &mut Silent)
             }
             (verdict, _) => verdict,
+        }
+    }
+
+    /// Visits the address that stands in `reply`, if there is one, before that is given: the sender
+    /// wants to see there that we agree.
+    pub async fn visit(&self, mut reply: Reply, source: &Source) -> Result<Reply, Rejection> {
+        let Some(address) = reply.visit.take() else { return Ok(reply) };
+        let (name, now) = (source.name.as_str(), self.0.clock.mono());
+        // Whoever sends a signed request again and again must not have us hammer the sender.
+        let may_ask = self.cache().may_ask(&format!("{name} visits"), now);
+        let outcome = match self.client().filter(|_| may_ask) {
+            Some(client) => get(client, &asked_at(&address, source.keys_url.as_deref())).await.err(),
+            None => Some(Outcome::Unreachable),
+        };
+        // The address holds a token, which is nobody else's.
+        match outcome {
+            None => {
+                tracing::info!(source = name, "a subscription was confirmed");
+                Ok(reply)
+            }
+            Some(outcome) => {
+                tracing::warn!(source = name, "a subscription could not be confirmed: {outcome}");
+                Err(Rejection::ConfirmationFailed)
+            }
         }
     }
 

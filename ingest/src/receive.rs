@@ -31,7 +31,7 @@ use crate::spool::{Spool, SpoolError, Spooled};
 use crate::verify::explain::Silent;
 use crate::verify::handshake::Reply;
 use crate::verify::request::{RequestHeaders, UnverifiedRequest};
-use crate::verify::shake_hands;
+use crate::verify::{advice, shake_hands};
 
 /// All that requests need, shared by all workers.
 #[derive(Debug)]
@@ -181,7 +181,10 @@ impl Gateway {
             let verified = self.keyring.verify(unverified, source).await?;
             meters.count_secret(verified.key().0);
             if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
-                return reply.map(Taken::Answered);
+                return self.keyring.visit(reply?, source).await.map(Taken::Answered);
+            }
+            if let Some(advice) = advice(&unverified, source) {
+                tracing::warn!(source = source.name.as_str(), "{advice}");
             }
             let accepted = accept(&verified, body.clone(), || self.unique.next(), &mut Silent)?;
             failpoint::hit("ingest-verified");

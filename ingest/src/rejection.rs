@@ -40,6 +40,8 @@ pub enum Rejection {
     TooMany,
     /// The sender's public key could not be read, so that nobody can say who signed.
     KeyUnavailable,
+    /// The sender wanted an address visited, and that could not be done.
+    ConfirmationFailed,
     /// Kafka did not acknowledge in time.
     LogUnavailable,
     /// Too much waits for Kafka already, or too many bodies are in memory.
@@ -50,7 +52,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, in the order of their documentation.
-    pub const ALL: [Rejection; 20] = [
+    pub const ALL: [Rejection; 21] = [
         Rejection::BodyMissing,
         Rejection::Unreadable,
         Rejection::EventIdMissing,
@@ -68,6 +70,7 @@ impl Rejection {
         Rejection::BodyTooLarge,
         Rejection::TooMany,
         Rejection::KeyUnavailable,
+        Rejection::ConfirmationFailed,
         Rejection::LogUnavailable,
         Rejection::Overloaded,
         Rejection::ShuttingDown,
@@ -94,6 +97,7 @@ impl Rejection {
             Rejection::TooMany => (429, "too_many"),
             // It is not known to be forged, and must not be lost.
             Rejection::KeyUnavailable => (503, "key_unavailable"),
+            Rejection::ConfirmationFailed => (503, "confirmation_failed"),
             // The sender keeps the event and sends it again: never a 2xx before the ack.
             Rejection::LogUnavailable => (503, "log_unavailable"),
             Rejection::Overloaded => (503, "overloaded"),
@@ -151,6 +155,7 @@ impl fmt::Display for Rejection {
             Rejection::EventIdMissing => "the event id is missing",
             Rejection::TooMany => "too many requests for this source",
             Rejection::KeyUnavailable => "the key of this signature could not be had; send the event again",
+            Rejection::ConfirmationFailed => "the subscription could not be confirmed; ask again",
             Rejection::LogUnavailable => "the event could not be stored; send it again",
             Rejection::Overloaded => "too much is waiting; send the event again",
             Rejection::ShuttingDown => "this server is about to end; send the event again",

@@ -112,6 +112,11 @@ pub fn shake_hands(
     source.handshakes.iter().find_map(|handshake| handshake.answer(request, standing, trace))
 }
 
+/// What to tell the user of a verified `request` that asked for what nobody has allowed.
+pub fn advice(request: &UnverifiedRequest<'_>, source: &Source) -> Option<String> {
+    source.handshakes.iter().find_map(|handshake| handshake.advice(request, &source.keys))
+}
+
 /// Whether `request` is one that `source` signed for `url`: what [`verify`] asks of the URL that is
 /// configured.
 pub fn verify_at(

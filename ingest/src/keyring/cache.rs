@@ -146,7 +146,8 @@ impl KeyCache {
         true
     }
 
-    fn may_ask(&mut self, sender: &str, now: Duration) -> bool {
+    /// Whether `sender` may be asked something once more in this minute; counts it.
+    pub fn may_ask(&mut self, sender: &str, now: Duration) -> bool {
         let asked = self.asked.entry(sender.to_owned()).or_default();
         while asked.front().is_some_and(|at| *at + MINUTE <= now) {
             asked.pop_front();

@@ -22,6 +22,7 @@ tests![
     while_the_host_of_the_keys_is_away_senders_hear_503_and_are_heard_when_it_is_back,
     what_a_request_names_elsewhere_is_never_asked_for,
     answers_that_hang_do_not_end_lead_elsewhere_or_hold_no_key_cost_a_503_and_no_more,
+    a_subscription_to_a_topic_of_ours_is_confirmed_and_to_any_other_it_is_not,
 ];
 
 const TOPIC: &str = "arn:aws:sns:eu-west-1:123456789012:alarms";
@@ -83,6 +84,23 @@ impl Pair {
         Ok(Signed { source, id, headers: Vec::new(), body: body.to_string().into() })
     }
 
+    /// SNS asks whether it may send what comes to `topic`.
+    fn subscription(&self, id: &str, topic: &str, certificate: &str) -> Result<Signed> {
+        let time = "2026-11-27T00:00:00.000Z";
+        let kind = "SubscriptionConfirmation";
+        let visit = format!("https:/{}", confirmation_at(topic));
+        let content = format!(
+            "Message\nm\nMessageId\n{id}\nSubscribeURL\n{visit}\nTimestamp\n{time}\nToken\nt0ken\nTopicArn\n{topic}\nType\n{kind}\n"
+        );
+        let body = json!({
+            "Type": kind, "MessageId": id, "TopicArn": topic, "Message": "m", "Timestamp": time, "Token": "t0ken",
+            "SubscribeURL": visit, "SignatureVersion": "2", "Signature": STANDARD.encode(self.sign(&content)?),
+            "SigningCertURL": certificate,
+        });
+        let (source, id) = ("alarms".to_owned(), id.to_owned());
+        Ok(Signed { source, id, headers: Vec::new(), body: body.to_string().into() })
+    }
+
     /// A message of Pub/Sub, with a token that says it is signed with `kid`.
     fn push(&self, id: &str, kid: &str, change: impl FnOnce(&mut Value)) -> Result<Signed> {
         let now = now_in_seconds();
@@ -114,6 +132,11 @@ fn openssl(arguments: &[&str]) -> Result<Vec<u8>> {
 fn certificate_at(name: &str) -> (String, String) {
     let rest = format!("sns.eu-west-1.amazonaws.com/SimpleNotificationService-{name}.pem");
     (format!("https://{rest}"), format!("/{rest}"))
+}
+
+/// The path at which the stand-in is asked to confirm a subscription.
+fn confirmation_at(topic: &str) -> String {
+    format!("/sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={topic}&Token=t0ken")
 }
 
 /// What PayPal sends, but for its signature, with a certificate that is said to stand at `address`.
@@ -290,4 +313,37 @@ fn answers_that_hang_do_not_end_lead_elsewhere_or_hold_no_key_cost_a_503_and_no_
     let (address, path) = certificate_at("one");
     server.publish(&path, Page::Body(pair.certificate()?));
     ensure_status(&stage, &pair.notification("m-1", &address)?, 200, "")
+}
+
+fn a_subscription_to_a_topic_of_ours_is_confirmed_and_to_any_other_it_is_not(common: &Common) -> Result<()> {
+    let (server, pair) = (KeyServer::start()?, Pair::new()?);
+    let (stage, ingest) = stage(common, &server)?;
+    let (address, path) = certificate_at("one");
+    server.publish(&path, Page::Body(pair.certificate()?));
+    let visit = confirmation_at(TOPIC);
+    let ours = pair.subscription("s-1", TOPIC, &address)?;
+    ensure_status(&stage, &Pair::new()?.subscription("s-0", TOPIC, &address)?, 403, "signature_mismatch")?;
+    ensure_status(&stage, &ours, 503, "confirmation_failed")?;
+    server.publish(&visit, Page::Body("<ConfirmSubscriptionResponse/>".to_owned()));
+    ensure_status(&stage, &ours, 200, "")?;
+    ensure!(server.asked() == [path.clone(), visit.clone(), visit], "{:?}", server.asked());
+    ensure!(ingest.metric("hookwell_ingest_requests_total", &["outcome=\"handshake\""])? == 1.0);
+    let other = pair.subscription("s-2", "arn:aws:sns:eu-west-1:999999999999:theirs", &address)?;
+    ensure_status(&stage, &other, 403, "signature_mismatch")?;
+    ensure!(server.asked().len() == 3 && stage.reader.read(&stage.topic("events"))?.is_empty());
+    ensure!(!ingest.logged().contains("t0ken"), "a token is in the log: {}", ingest.logged());
+
+    // A certificate that is given without a topic lets every topic in, and confirms none.
+    fs::write(stage.folder().join("certificate"), pair.certificate()?)?;
+    let given = common.stage_with(|settings| {
+        settings.sources = format!(
+            "[[sources]]\nname = \"alarms\"\npreset = \"sns\"\nsecrets = [{{ file = {:?} }}]\n",
+            stage.folder().join("certificate")
+        );
+    })?;
+    let ingest = given.ingest()?;
+    ensure_status(&given, &ours, 200, "")?;
+    ensure!(given.reader.read(&given.topic("events"))?.len() == 1, "it is an event");
+    ensure!(ingest.logged().contains("have the sender ask again") && !ingest.logged().contains("t0ken"));
+    Ok(())
 }
