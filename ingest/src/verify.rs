@@ -1,6 +1,7 @@
 //! UnverifiedRequest to VerifiedRequest: the door.
 
 pub mod adyen;
+pub mod braintree;
 pub mod content;
 pub mod credential;
 pub mod draft;
@@ -12,6 +13,7 @@ mod header;
 pub mod jwt;
 pub mod key;
 mod multipart;
+pub mod plivo;
 pub mod preset;
 pub mod private_key;
 pub mod public_key;

@@ -11,7 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use super::ebay::challenge_response;
+use super::braintree;
+use super::ebay;
 use super::explain::{Step, Trace};
 use super::key::SigningKey;
 use super::published::Pattern;
@@ -118,6 +119,8 @@ enum Piece {
     Signed(Encoding, Place),
     /// As eBay wants it.
     Ebay(Place),
+    /// As Braintree wants it.
+    Braintree(Place),
 }
 
 /// What the sender hears.
@@ -321,6 +324,7 @@ impl Template {
             pieces.push(Piece::Literal(literal.to_owned()));
             pieces.push(match name.split_once(':')? {
                 ("hmac-hex", place) => Piece::Signed(Encoding::Hex, Place::from_words(place)?),
+                ("braintree", place) => Piece::Braintree(Place::from_words(place)?),
                 ("ebay", place) => Piece::Ebay(Place::from_words(place)?),
                 ("hmac-base64", place) => Piece::Signed(Encoding::Base64, Place::from_words(place)?),
                 _ => Piece::Value(Place::from_words(name)?),
@@ -334,7 +338,9 @@ impl Template {
     fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Value(place) | Piece::Signed(_, place) | Piece::Ebay(place) => Some(place),
+            Piece::Value(place) | Piece::Signed(_, place) | Piece::Ebay(place) | Piece::Braintree(place) => {
+                Some(place)
+            }
         })
     }
 
@@ -358,8 +364,9 @@ impl Template {
                 Some(encoding.encode(&standing.keys.first()?.sign(challenge.as_bytes())?))
             }
             Piece::Ebay(place) => {
-                Some(challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
+                Some(ebay::challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
             }
+            Piece::Braintree(place) => braintree::challenge_response(&value(place)?, standing.keys.first()?),
         };
         self.0.iter().map(one).collect()
     }

@@ -124,7 +124,7 @@ impl Preset {
     /// Where signatures lie, or what else proves that a request is the sender's own.
     pub fn header(&self) -> &str {
         match self.scheme.as_str() {
-            "adyen" | "sns" => "the body",
+            "adyen" | "sns" | "braintree" => "the body",
             _ => self.header.as_deref().unwrap_or("authorization"),
         }
     }
@@ -132,7 +132,7 @@ impl Preset {
     /// What is signed; `None` where nothing is, and where words do not say it.
     pub fn content(&self) -> Option<&str> {
         let has_words =
-            !matches!(self.scheme.as_str(), "token" | "basic" | "twilio" | "adyen" | "sns" | "jwt" | "ebay");
+            matches!(self.scheme.as_str(), "hmac" | "digest" | "ed25519" | "ecdsa-p256" | "rsa-sha256");
         has_words.then(|| self.content.as_deref().unwrap_or("{body}"))
     }
 
@@ -159,6 +159,8 @@ impl Preset {
             "twilio" => "HMAC SHA-1 of URL and form".to_owned(),
             "adyen" => "HMAC SHA-256 of fields".to_owned(),
             "sns" => "RSA of fields, by certificate".to_owned(),
+            "braintree" => "HMAC SHA-1 of a field".to_owned(),
+            "plivo-v3" => "HMAC SHA-256 of URL and form".to_owned(),
             "ebay" => "ECDSA P-256 with SHA-1".to_owned(),
             "jwt" => format!(
                 "JWT {}",

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::adyen::Adyen;
+use super::braintree::Braintree;
 use super::credential::Credential;
 use super::draft::{Draft, Signing};
 use super::ebay::Ebay;
@@ -12,6 +13,7 @@ use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::jwt::Jwt;
 use super::key::{Algorithm, Key, Keys, MatchedKey, SigningKey};
+use super::plivo::Plivo;
 use super::public_key::Kind;
 use super::published::{KeyName, KeySource, PublishedKey, Signs};
 use super::recipe::Recipe;
@@ -46,6 +48,10 @@ pub enum Way {
     Sns(Sns),
     /// It signs with SHA-1 and names its key in JSON.
     Ebay(Ebay),
+    /// It signs a field of a form.
+    Braintree(Braintree),
+    /// It signs the URL and the fields of a form, sorted.
+    Plivo(Plivo),
     /// It proves nothing, and the user has said that this is meant.
     Unsigned,
 }
@@ -60,6 +66,8 @@ impl Way {
             Way::Jwt(jwt) => jwt.facts(),
             Way::Sns(sns) => sns.facts(),
             Way::Ebay(ebay) => ebay.facts(),
+            Way::Braintree(braintree) => braintree.facts(),
+            Way::Plivo(plivo) => plivo.facts(),
             Way::Unsigned => Facts::default(),
         }
     }
@@ -73,6 +81,8 @@ impl Way {
             Way::Jwt(jwt) => jwt.key(secret),
             Way::Sns(sns) => sns.key(secret),
             Way::Ebay(ebay) => ebay.key(secret),
+            Way::Braintree(braintree) => braintree.key(secret),
+            Way::Plivo(plivo) => plivo.key(secret),
             Way::Unsigned => None,
         }
     }
@@ -83,7 +93,12 @@ impl Way {
             Way::Jwt(jwt) => jwt.private_key(pem),
             Way::Sns(sns) => sns.private_key(pem),
             Way::Ebay(ebay) => ebay.private_key(pem),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Unsigned => None,
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
+            | Way::Unsigned => None,
         }
     }
 
@@ -96,7 +111,13 @@ impl Way {
             },
             Way::Sns(_) => Some(Signs::As(Kind::RsaSha256)),
             Way::Jwt(jwt) => Some(Signs::Tokens(jwt.algorithms.clone())),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Ebay(_) | Way::Unsigned => None,
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Ebay(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
+            | Way::Unsigned => None,
         }
     }
 
@@ -110,6 +131,8 @@ impl Way {
             }
             Way::Adyen(adyen) => adyen.is_taken_by(request),
             Way::Sns(sns) => sns.is_taken_by(request),
+            Way::Braintree(braintree) => braintree.is_taken_by(request),
+            Way::Plivo(plivo) => plivo.is_taken_by(request),
             Way::Unsigned => true,
         }
     }
@@ -129,6 +152,8 @@ impl Way {
             Way::Jwt(jwt) => jwt.verify(request, url, keys, trace),
             Way::Sns(sns) => sns.verify(request, keys, trace),
             Way::Ebay(ebay) => ebay.verify(request, keys, trace),
+            Way::Braintree(braintree) => braintree.verify(request, keys, trace),
+            Way::Plivo(plivo) => plivo.verify(request, url, keys, trace),
             Way::Unsigned => {
                 trace.passed(Step::Signature, || "nothing is signed: anybody may have sent this".to_owned());
                 Ok(MatchedKey(0))
@@ -145,6 +170,8 @@ impl Way {
             | Way::Adyen(_)
             | Way::Sns(_)
             | Way::Ebay(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
             | Way::Unsigned => None,
         }
     }
@@ -159,6 +186,8 @@ impl Way {
             Way::Jwt(jwt) => jwt.sign(draft, key, signing),
             Way::Sns(sns) => sns.sign(draft, computed, signing),
             Way::Ebay(ebay) => ebay.sign(draft, key),
+            Way::Braintree(braintree) => braintree.sign(draft, key),
+            Way::Plivo(plivo) => plivo.sign(draft, computed, signing),
             Way::Unsigned => None,
         }
     }
@@ -191,6 +220,8 @@ impl Scheme {
                 | Way::Adyen(_)
                 | Way::Sns(_)
                 | Way::Ebay(_)
+                | Way::Braintree(_)
+                | Way::Plivo(_)
                 | Way::Unsigned,
             )
             | None => None,
@@ -250,6 +281,8 @@ impl Scheme {
                 | Way::Jwt(_)
                 | Way::Sns(_)
                 | Way::Ebay(_)
+                | Way::Braintree(_)
+                | Way::Plivo(_)
                 | Way::Unsigned,
             )
             | None => Cow::Borrowed(request.body),

@@ -47,7 +47,8 @@ impl Recipe {
                 | Part::Secret
                 | Part::SecretId
                 | Part::Form
-                | Part::Checksum => {}
+                | Part::Checksum
+                | Part::Quoted => {}
             }
         }
         let key = secret.keys.first()?;

@@ -6,11 +6,13 @@ use hookwell_common::config::{self, Faults, HmacConfig, Placed};
 use ring::{digest, hmac};
 
 use super::adyen::Adyen;
+use super::braintree::Braintree;
 use super::content::Content;
 use super::credential::{Credential, Form};
 use super::ebay::Ebay;
 use super::jwt::Jwt;
 use super::key::{Algorithm, KeyForm, TokenAlgorithm};
+use super::plivo::Plivo;
 use super::preset::{self, Preset};
 use super::public_key::Kind;
 use super::published::KeySource;
@@ -84,6 +86,8 @@ fn way(preset: &Preset) -> Way {
         "adyen" => Some(Way::Adyen(Adyen)),
         "sns" => Some(Way::Sns(Sns)),
         "ebay" => Some(Way::Ebay(Ebay)),
+        "braintree" => Some(Way::Braintree(Braintree)),
+        "plivo-v3" => Some(Way::Plivo(Plivo)),
         "jwt" => jwt(preset).map(Box::new).map(Way::Jwt),
         _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Way::Recipe),
     };

@@ -130,6 +130,8 @@ const INGEST: &[&str] = &[
     "verify::credential",
     "verify::handshake",
     "verify::ebay",
+    "verify::braintree",
+    "verify::plivo",
     "verify::draft",
     "verify::published",
     "verify::multipart",
