@@ -2,6 +2,7 @@
 //! tampered with, and requests that no sender would send.
 
 mod bad_input;
+mod bad_values;
 mod forms;
 mod handshakes;
 mod published;
