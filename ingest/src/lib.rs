@@ -4,6 +4,7 @@
 pub mod address;
 pub mod body;
 pub mod connection;
+pub mod keyring;
 pub mod receive;
 
 pub mod source;

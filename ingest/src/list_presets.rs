@@ -27,6 +27,10 @@ struct Line<'p> {
     secret: String,
     /// Whether each secret needs the id by which the sender knows it.
     secret_id: bool,
+    /// The hosts at which the sender publishes its keys, which ingest can fetch there.
+    keys_from: Option<String>,
+    /// What the id of such a secret is.
+    keys_id: Option<&'p str>,
     /// Whether the URL is signed, which must be configured.
     public_url: bool,
     /// Whether an altered body is noticed.
@@ -39,7 +43,8 @@ struct Line<'p> {
 
 impl<'p> Line<'p> {
     fn of(name: &'p str, preset: &'static Preset) -> Self {
-        let facts = Scheme::of_preset(preset).facts();
+        let scheme = Scheme::of_preset(preset);
+        let facts = scheme.facts();
         Self {
             name,
             sender: &preset.sender,
@@ -53,6 +58,8 @@ impl<'p> Line<'p> {
             methods: &preset.methods,
             secret: facts.key_words,
             secret_id: facts.needs_ids,
+            keys_from: scheme.published().map(|published| published.hosts()),
+            keys_id: preset.keys.as_ref().map(|keys| keys.id.as_str()),
             public_url: facts.covers_url,
             covers_body: facts.covers_body,
             timeout: preset.timeout.as_deref(),
@@ -113,6 +120,9 @@ fn describe(line: &Line<'_>) -> String {
     row("waits", line.timeout.unwrap_or("unknown"));
     row("tries for", line.retries_for.unwrap_or("unknown"));
     row("test vector", if line.vector { "yes" } else { "none published" });
+    if let Some(hosts) = &line.keys_from {
+        row("keys", &format!("can be fetched from {hosts}"));
+    }
     row("page", line.documentation);
     let name = line.name;
     let variable = name.to_ascii_uppercase().replace('-', "_");
@@ -126,6 +136,11 @@ fn describe(line: &Line<'_>) -> String {
     text += &format!("secrets = [{{ env = \"{variable}_SECRET\"{id} }}]    # {}", line.secret);
     if line.secret_id {
         text += ", and the id by which the sender knows it";
+    }
+    if let Some(id) = line.keys_id {
+        text += &format!(
+            "\n# Or have its keys fetched: secrets = [{{ fetched = true, id = \"…\" }}], where the id is {id}."
+        );
     }
     if !line.covers_body {
         text += "\n# The body is not signed: who sees a request can send it again with another body. Use TLS only.";

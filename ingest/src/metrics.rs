@@ -11,6 +11,7 @@ use prometheus::{
     Registry,
 };
 
+use crate::keyring::fetch::Outcome;
 use crate::rejection::Rejection;
 use crate::source::Source;
 
@@ -37,6 +38,8 @@ pub const SPOOL_OLDEST_TIMESTAMP_SECONDS: &str = "hookwell_ingest_spool_oldest_t
 pub const SPOOL_DRAINED_TOTAL: &str = "hookwell_ingest_spool_drained_total";
 /// What went wrong with the spool. Labels: `reason`.
 pub const SPOOL_FAULTS_TOTAL: &str = "hookwell_ingest_spool_faults_total";
+/// Public keys that were asked for at their senders' hosts, by what came of it. Labels: `outcome`.
+pub const KEY_FETCHES_TOTAL: &str = "hookwell_ingest_key_fetches_total";
 /// Requests kept in quarantine. Labels: `source`.
 pub const QUARANTINED_TOTAL: &str = "hookwell_ingest_quarantined_total";
 /// Bytes of bodies that are being received or published.
@@ -61,6 +64,7 @@ pub const ALL: &[&str] = &[
     SPOOL_OLDEST_TIMESTAMP_SECONDS,
     SPOOL_DRAINED_TOTAL,
     SPOOL_FAULTS_TOTAL,
+    KEY_FETCHES_TOTAL,
     QUARANTINED_TOTAL,
     BUFFERED_BYTES,
     KAFKA_QUEUE_RECORDS,
@@ -98,6 +102,8 @@ pub struct Metrics {
     kafka_brokers_up: IntGauge,
     /// What the spool counts.
     pub spool: SpoolMeters,
+    /// What the keyring counts.
+    pub keys: KeyMeters,
     /// What counts for no source of the configuration.
     pub unknown: SourceMeters,
 }
@@ -122,6 +128,10 @@ pub struct SpoolMeters {
     /// [`SPOOL_FAULTS_TOTAL`] `refused`: events that Kafka will never take.
     pub refused: IntCounter,
 }
+
+/// What the keyring counts: [`KEY_FETCHES_TOTAL`].
+#[derive(Clone, Debug)]
+pub struct KeyMeters(HashMap<Outcome, IntCounter>);
 
 /// The counters of one source, looked up once.
 #[derive(Clone, Debug)]
@@ -197,6 +207,7 @@ impl Metrics {
                 IntGauge::with_opts(opts(KAFKA_BROKERS_UP, "Brokers with which a connection stands."))?,
             )?,
             spool: SpoolMeters::register(registry)?,
+            keys: KeyMeters::register(registry)?,
             requests,
             request_seconds,
             secret_matches,
@@ -251,6 +262,22 @@ impl SpoolMeters {
             damaged: faults.with_label_values(&["damaged"]),
             refused: faults.with_label_values(&["refused"]),
         })
+    }
+}
+
+impl KeyMeters {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let fetches = opts(KEY_FETCHES_TOTAL, "Public keys that were asked for at their senders' hosts.");
+        let fetches = register(registry, IntCounterVec::new(fetches, &["outcome"])?)?;
+        let one = |outcome: Outcome| (outcome, fetches.with_label_values(&[outcome.label()]));
+        Ok(Self(Outcome::ALL.into_iter().map(one).collect()))
+    }
+
+    /// Counts what came of one question.
+    pub fn count(&self, outcome: Outcome) {
+        if let Some(counter) = self.0.get(&outcome) {
+            counter.inc();
+        }
     }
 }
 

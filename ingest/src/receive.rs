@@ -21,6 +21,7 @@ use crate::accept::{Accepted, accept};
 use crate::address::{client_address, contains};
 use crate::body::{Budget, read_body};
 use crate::connection::Connection;
+use crate::keyring::Keyring;
 use crate::metrics::{ACCEPTED, HANDSHAKE, Metrics, SPOOLED, SourceMeters};
 use crate::publish::{Ack, PublishError, Publisher};
 use crate::rejection::Rejection;
@@ -30,7 +31,7 @@ use crate::spool::{Spool, SpoolError, Spooled};
 use crate::verify::explain::Silent;
 use crate::verify::handshake::Reply;
 use crate::verify::request::{RequestHeaders, UnverifiedRequest};
-use crate::verify::{shake_hands, verify};
+use crate::verify::{advice, shake_hands};
 
 /// All that requests need, shared by all workers.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Gateway {
     pub senders: ArcSwap<Senders>,
     /// The way to Kafka.
     pub publisher: Arc<Publisher>,
+    /// The keys that senders publish.
+    pub keyring: Keyring,
     /// Where events wait while there is no way, if anywhere.
     pub spool: Option<Spool>,
     /// Set once Kafka's topics are known to be as configured.
@@ -175,10 +178,13 @@ impl Gateway {
             if let Some(reply) = shake_hands(&unverified, source, false, &mut Silent) {
                 return reply.map(Taken::Answered);
             }
-            let verified = verify(unverified, source, &mut Silent)?;
+            let verified = self.keyring.verify(unverified, source).await?;
             meters.count_secret(verified.key().0);
             if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
-                return reply.map(Taken::Answered);
+                return self.keyring.visit(reply?, source).await.map(Taken::Answered);
+            }
+            if let Some(advice) = advice(&unverified, source) {
+                tracing::warn!(source = source.name.as_str(), "{advice}");
             }
             let accepted = accept(&verified, body.clone(), || self.unique.next(), &mut Silent)?;
             failpoint::hit("ingest-verified");

@@ -38,6 +38,10 @@ pub enum Rejection {
     EventIdMissing,
     /// More verified events than the source may send.
     TooMany,
+    /// The sender's public key could not be read, so that nobody can say who signed.
+    KeyUnavailable,
+    /// The sender wanted an address visited, and that could not be done.
+    ConfirmationFailed,
     /// Kafka did not acknowledge in time.
     LogUnavailable,
     /// Too much waits for Kafka already, or too many bodies are in memory.
@@ -48,7 +52,7 @@ pub enum Rejection {
 
 impl Rejection {
     /// All of them, in the order of their documentation.
-    pub const ALL: [Rejection; 19] = [
+    pub const ALL: [Rejection; 21] = [
         Rejection::BodyMissing,
         Rejection::Unreadable,
         Rejection::EventIdMissing,
@@ -65,6 +69,8 @@ impl Rejection {
         Rejection::TooSlow,
         Rejection::BodyTooLarge,
         Rejection::TooMany,
+        Rejection::KeyUnavailable,
+        Rejection::ConfirmationFailed,
         Rejection::LogUnavailable,
         Rejection::Overloaded,
         Rejection::ShuttingDown,
@@ -89,6 +95,9 @@ impl Rejection {
             Rejection::TooSlow => (408, "too_slow"),
             Rejection::BodyTooLarge => (413, "body_too_large"),
             Rejection::TooMany => (429, "too_many"),
+            // It is not known to be forged, and must not be lost.
+            Rejection::KeyUnavailable => (503, "key_unavailable"),
+            Rejection::ConfirmationFailed => (503, "confirmation_failed"),
             // The sender keeps the event and sends it again: never a 2xx before the ack.
             Rejection::LogUnavailable => (503, "log_unavailable"),
             Rejection::Overloaded => (503, "overloaded"),
@@ -145,6 +154,8 @@ impl fmt::Display for Rejection {
             Rejection::TimestampOutsideWindow => "the time of signing lies outside the window",
             Rejection::EventIdMissing => "the event id is missing",
             Rejection::TooMany => "too many requests for this source",
+            Rejection::KeyUnavailable => "the key of this signature could not be had; send the event again",
+            Rejection::ConfirmationFailed => "the subscription could not be confirmed; ask again",
             Rejection::LogUnavailable => "the event could not be stored; send it again",
             Rejection::Overloaded => "too much is waiting; send the event again",
             Rejection::ShuttingDown => "this server is about to end; send the event again",

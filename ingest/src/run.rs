@@ -19,6 +19,7 @@ use hookwell_common::topics::{Topic, TopicSpec};
 use crate::body::Budget;
 use crate::cli::Loaded;
 use crate::connection;
+use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
 use crate::receive::{Gateway, Limits, Senders, Unique, receive, refuse_unknown};
@@ -97,6 +98,7 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
     Ok(Gateway {
         senders: ArcSwap::from_pointee(with_meters(loaded.sources, &metrics)),
         publisher,
+        keyring: Keyring::new(metrics.keys.clone(), clock),
         spool,
         is_verified: AtomicBool::new(false),
         metrics,

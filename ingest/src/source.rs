@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookwell_common::config::{
-    Config, EnqueueFailure, Environment, EventIdMissing, Faults, Place, Placed, SourceConfig,
+    Config, EnqueueFailure, Environment, EventIdMissing, Faults, KeyMaterial, KeyOrigin, Place, Placed,
+    SourceConfig,
 };
 use hookwell_common::event::Name;
 use hookwell_common::secret::Secret;
@@ -16,6 +17,7 @@ use crate::rejection::Rejection;
 use crate::verify::handshake::Handshake;
 use crate::verify::key::SigningKey;
 use crate::verify::preset::{self, Preset};
+use crate::verify::published::is_stand_in;
 use crate::verify::scheme::Scheme;
 use crate::verify::value::{Pointers, ValueRule, header_name};
 
@@ -28,6 +30,8 @@ pub struct Source {
     pub scheme: Scheme,
     /// Its active secrets, in the order of the configuration.
     pub keys: Vec<SigningKey>,
+    /// Who is asked for published keys, where it is not the sender itself.
+    pub keys_url: Option<String>,
     /// Whether only a trusted proxy may hand its requests on, for it says who sent them.
     pub needs_proxy: bool,
     /// Who may send; empty: anybody.
@@ -92,6 +96,7 @@ impl Source {
             name: config.name.clone(),
             scheme: scheme?,
             keys,
+            keys_url: resolve_keys_url(config, faults),
             needs_proxy: config.client_certificate.is_some(),
             allow_from: config.allow_from.clone(),
             public_url,
@@ -187,8 +192,12 @@ fn resolve_keys(
     }
     let mut keys = Vec::with_capacity(config.secrets.len());
     for (index, material) in config.secrets.iter().enumerate() {
-        let Some(secret) = material.resolve(environment, faults) else { continue };
         let label = material.id.clone().unwrap_or_else(|| index.to_string());
+        if material.origin == KeyOrigin::Published {
+            keys.extend(scheme.and_then(|scheme| published_key(scheme, label, material, faults)));
+            continue;
+        }
+        let Some(secret) = material.resolve(environment, faults) else { continue };
         let Some(scheme) = scheme else { continue };
         if scheme.facts().needs_ids && material.id.is_none() {
             let what = "needs an id, by which this sender knows it; add id = \"…\" as it calls it";
@@ -207,6 +216,40 @@ fn resolve_keys(
         }
     }
     keys
+}
+
+/// One without an id would let in whatever else the sender signs with its one key for all.
+fn published_key(
+    scheme: &Scheme,
+    label: String,
+    material: &KeyMaterial,
+    faults: &mut Faults,
+) -> Option<SigningKey> {
+    let Some(published) = scheme.published() else {
+        let what = "asks for a key that is fetched, and this sender publishes none; name it as { env = \"NAME\" } or { file = \"PATH\" }";
+        faults.add(&material.place, material.key.clone(), what);
+        return None;
+    };
+    if material.id.is_none() {
+        let what =
+            format!("needs an id, for this sender signs for everybody: add id = \"…\", {}", published.id);
+        faults.add(&material.place, material.key.clone(), what);
+        return None;
+    }
+    Some(scheme.published_key(label, material.id.clone()))
+}
+
+fn resolve_keys_url(config: &SourceConfig, faults: &mut Faults) -> Option<String> {
+    let url = config.keys_url.as_ref()?;
+    let key = format!("{}.keys_url", config.path);
+    if !is_stand_in(&url.value) {
+        let what = "must be https://HOST, or http://127.0.0.1:PORT on this machine, without query, name and password";
+        faults.add(&url.place, key, what);
+    } else if !config.secrets.iter().any(|material| material.origin == KeyOrigin::Published) {
+        let what = "says nothing where no key is fetched; add { fetched = true } to secrets, or remove it";
+        faults.add(&url.place, key, what);
+    }
+    Some(url.value.clone())
 }
 
 fn resolve_url(config: &SourceConfig, scheme: Option<&Scheme>, faults: &mut Faults) -> String {
@@ -280,6 +323,11 @@ impl Source {
     /// Whether its events are kept where Kafka cannot take them.
     pub fn spools(&self) -> bool {
         self.on_enqueue_failure == EnqueueFailure::Spool
+    }
+
+    /// Whether keys that its sender publishes count.
+    pub fn reads_keys(&self) -> bool {
+        self.keys.iter().any(SigningKey::is_published)
     }
 
     /// Whether it sends requests with this method.

@@ -1,6 +1,7 @@
 //! UnverifiedRequest to VerifiedRequest: the door.
 
 pub mod adyen;
+pub mod braintree;
 pub mod content;
 pub mod credential;
 pub mod draft;
@@ -12,9 +13,11 @@ mod header;
 pub mod jwt;
 pub mod key;
 mod multipart;
+pub mod plivo;
 pub mod preset;
 pub mod private_key;
 pub mod public_key;
+pub mod published;
 pub mod recipe;
 pub mod request;
 pub mod scheme;
@@ -29,6 +32,7 @@ pub(crate) mod words;
 use explain::{Step, Trace};
 use handshake::{Reply, Standing};
 use key::MatchedKey;
+use published::PublishedKey;
 use request::UnverifiedRequest;
 
 use crate::rejection::Rejection;
@@ -76,13 +80,24 @@ pub fn verify<'r>(
     source: &'r Source,
     trace: &mut impl Trace,
 ) -> Result<VerifiedRequest<'r>, Rejection> {
+    verify_with(request, source, None, trace)
+}
+
+/// The same, where the key that `request` names has been read. Without it nothing is wrong with a
+/// request that needs one: it cannot be judged yet ([`Rejection::KeyUnavailable`]).
+pub fn verify_with<'r>(
+    request: UnverifiedRequest<'r>,
+    source: &'r Source,
+    published: Option<&PublishedKey>,
+    trace: &mut impl Trace,
+) -> Result<VerifiedRequest<'r>, Rejection> {
     if !source.methods.iter().any(|method| method == request.method) {
         return Err(trace.failed(Step::Method, Rejection::MethodNotAllowed, || {
             format!("{} is not used by this source", request.method)
         }));
     }
     let url = source.signed_url(request.query);
-    let key = verify_at(&request, source, &url, trace)?;
+    let key = source.scheme.verify(&request, &url, &source.keys, published, trace)?;
     Ok(VerifiedRequest { request, source, key })
 }
 
@@ -99,6 +114,11 @@ pub fn shake_hands(
     source.handshakes.iter().find_map(|handshake| handshake.answer(request, standing, trace))
 }
 
+/// What to tell the user of a verified `request` that asked for what nobody has allowed.
+pub fn advice(request: &UnverifiedRequest<'_>, source: &Source) -> Option<String> {
+    source.handshakes.iter().find_map(|handshake| handshake.advice(request, &source.keys))
+}
+
 /// Whether `request` is one that `source` signed for `url`: what [`verify`] asks of the URL that is
 /// configured.
 pub fn verify_at(
@@ -107,7 +127,7 @@ pub fn verify_at(
     url: &str,
     trace: &mut impl Trace,
 ) -> Result<MatchedKey, Rejection> {
-    source.scheme.verify(request, url, &source.keys, trace)
+    source.scheme.verify(request, url, &source.keys, None, trace)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod detour;
 pub mod docker;
 pub mod handler;
 pub mod kafka;
+pub mod key_server;
 pub mod ledger;
 pub mod load;
 pub mod overload;

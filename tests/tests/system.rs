@@ -12,6 +12,7 @@ mod system {
     pub(crate) mod demonstration;
     pub(crate) mod disk_full;
     pub(crate) mod kafka_away;
+    pub(crate) mod keys;
     pub(crate) mod mishaps;
     pub(crate) mod operator;
     pub(crate) mod overload;
@@ -107,6 +108,7 @@ fn main() -> Result<ExitCode> {
         ("demonstration", system::demonstration::TESTS),
         ("disk_full", system::disk_full::TESTS),
         ("kafka_away", system::kafka_away::TESTS),
+        ("keys", system::keys::TESTS),
         ("mishaps", system::mishaps::TESTS),
         ("overload", system::overload::TESTS),
         ("ownership", system::ownership::TESTS),

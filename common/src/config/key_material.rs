@@ -28,6 +28,8 @@ pub enum KeyOrigin {
     Variable(String),
     /// A file; one line end at its end does not count.
     File(PathBuf),
+    /// Nowhere yet: a public key that its sender publishes, of which ingest knows where.
+    Published,
 }
 
 impl KeyMaterial {
@@ -35,10 +37,25 @@ impl KeyMaterial {
         "must be { env = \"NAME\" } or { file = \"PATH\" }: key material does not belong in this file";
 
     pub(super) fn read(section: &Section<'_>) -> Option<Self> {
+        Self::read_with(section, false)
+    }
+
+    /// The same, where `fetched = true` may stand instead.
+    pub(super) fn read_secret(section: &Section<'_>) -> Option<Self> {
+        let is_published = section.boolean("fetched", false);
+        Self::read_with(section, is_published)
+    }
+
+    fn read_with(section: &Section<'_>, is_published: bool) -> Option<Self> {
         let variable = section.text("env");
         let file = section.text("file");
         let id = section.text("id");
         let origin = match (variable, file) {
+            (None, None) if is_published => KeyOrigin::Published,
+            (Some(_), _) | (_, Some(_)) if is_published => {
+                section.fault("fetched", "stands beside env or file; a key is either fetched or given");
+                return None;
+            }
             (Some(name), None) => KeyOrigin::Variable(name),
             (None, Some(path)) => KeyOrigin::File(PathBuf::from(path)),
             (Some(_), Some(_)) | (None, None) => {
@@ -61,6 +78,7 @@ impl KeyMaterial {
                 let path = path.display();
                 format!("file {path} cannot be read: {error}; put the secret there, readable for this user")
             }),
+            KeyOrigin::Published => Err("is fetched, and not given".to_owned()),
         };
         match found {
             Ok(secret) if secret.is_blank() => {
@@ -85,6 +103,7 @@ impl fmt::Display for KeyOrigin {
         match self {
             KeyOrigin::Variable(name) => write!(f, "variable {name}"),
             KeyOrigin::File(path) => write!(f, "file {}", path.display()),
+            KeyOrigin::Published => f.write_str("a key that is fetched"),
         }
     }
 }

@@ -224,17 +224,18 @@ impl<'a> Section<'a> {
     pub(super) fn key_material(&self, key: &str) -> Option<KeyMaterial> {
         self.note(key);
         let node = self.entries?.get(key)?;
-        self.key_material_of(self.path_of(key), node)
+        self.key_material_of(self.path_of(key), node, KeyMaterial::read)
     }
 
-    /// A list of the same.
+    /// A list of the same, or of `{ fetched = true }`.
     pub(super) fn key_materials(&self, key: &'static str) -> Vec<KeyMaterial> {
         match self.node(key).map(|node| &node.value) {
             Some(Value::List(items)) => items
                 .iter()
                 .enumerate()
                 .filter_map(|(index, item)| {
-                    self.key_material_of(format!("{}[{index}]", self.path_of(key)), item)
+                    let path = format!("{}[{index}]", self.path_of(key));
+                    self.key_material_of(path, item, KeyMaterial::read_secret)
                 })
                 .collect(),
             Some(_) => {
@@ -245,13 +246,18 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn key_material_of(&self, path: String, node: &'a Node) -> Option<KeyMaterial> {
+    fn key_material_of(
+        &self,
+        path: String,
+        node: &'a Node,
+        read: impl FnOnce(&Section<'_>) -> Option<KeyMaterial>,
+    ) -> Option<KeyMaterial> {
         if !matches!(node.value, Value::Table(_)) {
             self.reading.faults.borrow_mut().add(&node.place, path, KeyMaterial::RULE);
             return None;
         }
         let section = Section::new(self.reading, path, node.place.clone(), Some(node));
-        let material = KeyMaterial::read(&section);
+        let material = read(&section);
         section.finish();
         material
     }

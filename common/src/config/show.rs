@@ -161,6 +161,7 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
     if let Some(token) = &source.handshake_token {
         page.set("handshake_token", shown_material(token));
     }
+    page.set_placed("keys_url", source.keys_url.as_ref());
     page.set_list("allow_from", &source.allow_from);
     page.set_placed("public_url", source.public_url.as_ref());
     page.set_placed("event_id", source.event_id.as_ref());
@@ -257,6 +258,7 @@ fn shown_material(material: &KeyMaterial) -> String {
     match &material.origin {
         KeyOrigin::Variable(name) => format!("{{ env = {}{id} }}", quoted(name)),
         KeyOrigin::File(path) => format!("{{ file = {}{id} }}", quoted(&path.to_string_lossy())),
+        KeyOrigin::Published => format!("{{ fetched = true{id} }}"),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct SourceConfig {
     pub client_certificate: Option<Placed<String>>,
     /// Key material, several while one is rotated.
     pub secrets: Vec<KeyMaterial>,
+    /// Who is asked for keys that are fetched, where it is not the sender itself.
+    pub keys_url: Option<Placed<String>>,
     /// Who may send; empty: anybody.
     pub allow_from: Vec<IpNet>,
     /// The word that the sender was told, for senders that ask whether the address is ours.
@@ -116,6 +118,7 @@ impl SourceConfig {
                 .map(|value| Placed { place: section.place_of("unsigned"), value }),
             client_certificate: section.placed_text("client_certificate"),
             secrets: section.key_materials("secrets"),
+            keys_url: section.placed_text("keys_url"),
             allow_from: section.parsed("allow_from", "networks such as \"10.0.0.0/8\"", parse_network),
             handshake_token: section.key_material("handshake_token"),
             public_url: section.placed_text("public_url"),

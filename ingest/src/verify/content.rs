@@ -36,6 +36,8 @@ pub enum Part {
     Form,
     /// The CRC-32 of the body, in decimal digits.
     Checksum,
+    /// The body as a string of JSON.
+    Quoted,
 }
 
 /// What a signature covers beside the request: the URL that the sender was given, and its secret.
@@ -55,7 +57,7 @@ pub struct MissingPart<'c>(pub &'c Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {bare-url}, {method}, {crc32} and {secret-id} in it; it must cover {body} or {form}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {bare-url}, {method}, {crc32}, {quoted-body}, {open}, {close} and {secret-id} in it; it must cover {body}, {quoted-body} or {form}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -80,7 +82,7 @@ impl Content {
 
     /// Whether the body is covered; without it, anybody could alter it.
     pub fn covers_body(&self) -> bool {
-        self.0.contains(&Part::Body) || self.0.contains(&Part::Form)
+        [Part::Body, Part::Form, Part::Quoted].iter().any(|part| self.0.contains(part))
     }
 
     /// Whether it begins with the secret, so that a plain hash of it can be continued by who knows the
@@ -121,7 +123,8 @@ impl Content {
             | Part::Secret
             | Part::SecretId
             | Part::Form
-            | Part::Checksum => None,
+            | Part::Checksum
+            | Part::Quoted => None,
         })
     }
 
@@ -145,6 +148,10 @@ impl Content {
                 Part::Secret => take(given.secret),
                 Part::SecretId => take(given.secret_id.as_bytes()),
                 Part::Form => feed_form(request.body, &mut take),
+                Part::Quoted => {
+                    let text = String::from_utf8_lossy(request.body);
+                    take(serde_json::Value::from(text).to_string().as_bytes());
+                }
                 Part::Checksum => take(crc32fast::hash(request.body).to_string().as_bytes()),
             }
         }
@@ -164,6 +171,9 @@ impl Part {
             "secret-id" => Some(Part::SecretId),
             "form" => Some(Part::Form),
             "crc32" => Some(Part::Checksum),
+            "quoted-body" => Some(Part::Quoted),
+            "open" => Some(Part::Literal("{".to_owned())),
+            "close" => Some(Part::Literal("}".to_owned())),
             _ => match name.strip_suffix('?') {
                 Some(name) => place(name).map(Part::Optional),
                 None => place(name).map(Part::Value),

@@ -11,7 +11,7 @@ use super::header::after;
 use super::key::{Key, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
-use super::value::{Place, Pointers, find};
+use super::value::{Place, Pointers, find, is_repeated};
 use crate::rejection::Rejection;
 
 /// What a sender shows in each request.
@@ -94,10 +94,8 @@ impl Credential {
 
     fn shown(&self, request: &UnverifiedRequest<'_>, trace: &mut impl Trace) -> Result<Vec<u8>, Rejection> {
         let step = Step::SignatureHeader;
-        if let Place::Header(name) = &self.place
-            && request.headers.is_repeated(name)
-        {
-            let words = || format!("{name} is there more than once");
+        if is_repeated(request, &self.place) {
+            let words = || format!("{:?} is there more than once", self.place);
             return Err(trace.failed(step, Rejection::Unreadable, words));
         }
         let found = self.pointers.look_up(request.body);

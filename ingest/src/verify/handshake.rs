@@ -11,9 +11,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use subtle::ConstantTimeEq;
 
-use super::ebay::challenge_response;
+use super::braintree;
+use super::ebay;
 use super::explain::{Step, Trace};
 use super::key::SigningKey;
+use super::published::Pattern;
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
 use super::value::{Found, Place, Pointers, find};
@@ -51,6 +53,20 @@ pub struct Words {
     /// The headers of the answer.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
+    /// An address that the sender wants visited before it is answered.
+    pub visit: Option<VisitWords>,
+}
+
+/// The words of an address that is visited.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VisitWords {
+    /// Where the request names it.
+    pub named_by: String,
+    /// Patterns of what it may name.
+    pub addresses: Vec<String>,
+    /// Where the request says whose it is: the `id` of one of the source's secrets.
+    pub secret_id: String,
 }
 
 fn post() -> String {
@@ -72,7 +88,15 @@ pub struct Handshake {
     status: u16,
     body: Body,
     headers: Vec<(String, Template)>,
+    visit: Option<Visit>,
     pointers: Pointers,
+}
+
+#[derive(Clone, Debug)]
+struct Visit {
+    place: Place,
+    addresses: Vec<Pattern>,
+    secret_id: Place,
 }
 
 #[derive(Clone, Debug)]
@@ -95,6 +119,8 @@ enum Piece {
     Signed(Encoding, Place),
     /// As eBay wants it.
     Ebay(Place),
+    /// As Braintree wants it.
+    Braintree(Place),
 }
 
 /// What the sender hears.
@@ -108,6 +134,8 @@ pub struct Reply {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: String,
+    /// The address that is to be visited first, which is the sender's.
+    pub visit: Option<String>,
 }
 
 /// What is known when a request is looked at.
@@ -154,8 +182,13 @@ impl Handshake {
             Body::Json(fields) => fields.iter().flat_map(|(_, template)| template.places()).collect(),
             Body::Empty | Body::Fixed(_) => Vec::new(),
         };
+        let visit = match &words.visit {
+            None => None,
+            Some(words) => Some(Visit::from_words(words)?),
+        };
+        let visited = visit.iter().flat_map(|visit| [&visit.place, &visit.secret_id]);
         let conditions = when.iter().map(|(place, _)| place).chain(&unless);
-        let pointers = Pointers::of(in_templates.into_iter().chain(conditions));
+        let pointers = Pointers::of(in_templates.into_iter().chain(conditions).chain(visited));
         Some(Self {
             method: words.method.clone(),
             when,
@@ -165,6 +198,7 @@ impl Handshake {
             status: words.status,
             body,
             headers,
+            visit,
             pointers,
         })
     }
@@ -186,15 +220,32 @@ impl Handshake {
             return None;
         }
         let found = self.pointers.look_up(request.body);
-        let is_there = |place: &Place| find(request, place, &found).filter(|value| !value.is_empty());
+        let may_visit = self.visit.as_ref().is_none_or(|visit| visit.is_ours(request, &found, standing.keys));
+        (self.is_meant(request, &found) && may_visit).then(|| self.reply(request, &found, standing, trace))
+    }
+
+    /// What to tell the user of a verified `request` that wants an address visited for somebody whom no
+    /// secret names.
+    pub fn advice(&self, request: &UnverifiedRequest<'_>, keys: &[SigningKey]) -> Option<String> {
+        let visit = self.visit.as_ref()?;
+        let found = self.pointers.look_up(request.body);
+        if !self.is_meant(request, &found) || visit.is_ours(request, &found, keys) {
+            return None;
+        }
+        let id = find(request, &visit.secret_id, &found)?;
+        let id: String = String::from_utf8_lossy(&id).chars().filter(|c| !c.is_control()).take(256).collect();
+        Some(format!(
+            "the sender wants a subscription confirmed, and no secret of this source names its topic: it is not, and the request is an event. If it is yours, add id = {id:?} to the secret and have the sender ask again"
+        ))
+    }
+
+    fn is_meant(&self, request: &UnverifiedRequest<'_>, found: &Found<'_>) -> bool {
+        let is_there = |place: &Place| find(request, place, found).filter(|value| !value.is_empty());
         let is_meant = self.when.as_ref().is_none_or(|(place, wanted)| {
             is_there(place)
                 .is_some_and(|value| wanted.as_ref().is_none_or(|wanted| wanted.as_bytes() == value.as_ref()))
         });
-        if !is_meant || self.unless.as_ref().is_some_and(|place| is_there(place).is_some()) {
-            return None;
-        }
-        Some(self.reply(request, &found, standing, trace))
+        is_meant && self.unless.as_ref().is_none_or(|place| is_there(place).is_none())
     }
 
     fn reply(
@@ -214,6 +265,11 @@ impl Handshake {
                     )
                 }));
             }
+        }
+        let visit = self.visit.as_ref().map(|visit| visit.address(request, found));
+        if visit == Some(None) {
+            let words = || "the address that is to be visited is not the sender's".to_owned();
+            return Err(trace.failed(Step::Handshake, Rejection::Unreadable, words));
         }
         let fill = |template: &Template| template.fill(request, found, standing);
         let json = |fields: &[(String, Template)]| -> Option<String> {
@@ -236,7 +292,26 @@ impl Handshake {
         trace.passed(Step::Handshake, || {
             "the sender asks whether this address is yours; it is told".to_owned()
         });
-        Ok(Reply { status: self.status, content_type, headers, body })
+        Ok(Reply { status: self.status, content_type, headers, body, visit: visit.flatten() })
+    }
+}
+
+impl Visit {
+    fn from_words(words: &VisitWords) -> Option<Self> {
+        let addresses =
+            words.addresses.iter().map(|text| Pattern::from_words(text)).collect::<Option<_>>()?;
+        let place = Place::from_words(&words.named_by)?;
+        Some(Self { place, addresses, secret_id: Place::from_words(&words.secret_id)? })
+    }
+
+    fn is_ours(&self, request: &UnverifiedRequest<'_>, found: &Found<'_>, keys: &[SigningKey]) -> bool {
+        let id = find(request, &self.secret_id, found);
+        id.is_some_and(|id| keys.iter().any(|key| key.id.as_deref().map(str::as_bytes) == Some(&*id)))
+    }
+
+    fn address(&self, request: &UnverifiedRequest<'_>, found: &Found<'_>) -> Option<String> {
+        let address = String::from_utf8(find(request, &self.place, found)?.into_owned()).ok()?;
+        self.addresses.iter().any(|pattern| pattern.fits(&address)).then_some(address)
     }
 }
 
@@ -249,6 +324,7 @@ impl Template {
             pieces.push(Piece::Literal(literal.to_owned()));
             pieces.push(match name.split_once(':')? {
                 ("hmac-hex", place) => Piece::Signed(Encoding::Hex, Place::from_words(place)?),
+                ("braintree", place) => Piece::Braintree(Place::from_words(place)?),
                 ("ebay", place) => Piece::Ebay(Place::from_words(place)?),
                 ("hmac-base64", place) => Piece::Signed(Encoding::Base64, Place::from_words(place)?),
                 _ => Piece::Value(Place::from_words(name)?),
@@ -262,7 +338,9 @@ impl Template {
     fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Literal(_) => None,
-            Piece::Value(place) | Piece::Signed(_, place) | Piece::Ebay(place) => Some(place),
+            Piece::Value(place) | Piece::Signed(_, place) | Piece::Ebay(place) | Piece::Braintree(place) => {
+                Some(place)
+            }
         })
     }
 
@@ -286,8 +364,9 @@ impl Template {
                 Some(encoding.encode(&standing.keys.first()?.sign(challenge.as_bytes())?))
             }
             Piece::Ebay(place) => {
-                Some(challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
+                Some(ebay::challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
             }
+            Piece::Braintree(place) => braintree::challenge_response(&value(place)?, standing.keys.first()?),
         };
         self.0.iter().map(one).collect()
     }

@@ -16,7 +16,7 @@ use super::draft::{Draft, Signing};
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::header::{after, header_text};
-use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, TokenAlgorithm};
+use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey, TokenAlgorithm};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
 use super::value::Place;
@@ -42,8 +42,12 @@ pub struct Jwt {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
-    /// Who issued it.
+    /// Who issued it; `a | b` where it is one of two.
     pub issuer: Option<String>,
+    /// The claim with the id of the secret.
+    pub secret_id: Option<String>,
+    /// The claim that must be true.
+    pub is_true: Option<String>,
     /// The claim with the SHA-256 of the URL, in hexadecimal.
     pub url_hash: Option<String>,
     /// The claim with the URL itself.
@@ -67,6 +71,8 @@ fn hex() -> String {
 /// A token, not yet believed.
 struct Token<'t> {
     algorithm: String,
+    /// The key that it says it is signed with.
+    kid: Option<String>,
     /// What is signed.
     content: &'t str,
     signature: Vec<u8>,
@@ -79,7 +85,7 @@ impl Jwt {
             header: Some(self.header.clone()),
             covers_body: self.claims.body_hash.is_some() && !self.claims.may_lack_body_hash,
             covers_url: self.claims.url_hash.is_some() || self.claims.url.is_some(),
-            needs_ids: false,
+            needs_ids: self.claims.secret_id.is_some(),
             key_words: if self.is_secret() { "text" } else { "a public key" }.to_owned(),
         }
     }
@@ -110,6 +116,12 @@ impl Jwt {
         token.claims.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned))
     }
 
+    /// The id of the key that the token of a request names.
+    pub(super) fn key_id(&self, request: &UnverifiedRequest<'_>) -> Option<String> {
+        let text = std::str::from_utf8(request.headers.first(&self.header)?).ok()?;
+        Token::read(after(text, &self.prefix)?)?.kid
+    }
+
     pub(super) fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
@@ -123,11 +135,24 @@ impl Jwt {
             trace.failed(Step::SignatureForm, Rejection::Unreadable, words)
         })?;
         trace.passed(Step::SignatureForm, || format!("a token signed with {}", token.algorithm));
-        let matched = keys.first_fitting(|_, key| token.is_signed_with(key)).ok_or_else(|| {
-            trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
-                format!("the token fits with none of {} secrets", keys.count())
-            })
-        })?;
+        let is_meant = |secret: &SigningKey| match &self.claims.secret_id {
+            None => true,
+            Some(claim) => secret.id.is_some() && secret.id.as_deref() == token.text(claim),
+        };
+        let fits = |secret: &SigningKey, key: &Key| is_meant(secret) && token.is_signed_with(key);
+        let Some(matched) = keys.first_fitting(fits) else {
+            // No key is read for a token that would be refused all the same.
+            if keys.awaits() && keys.any(is_meant) {
+                self.check_claims(&token, request, url, trace)?;
+                self.check_times(&token, request.received_at, trace)?;
+                return Err(Rejection::KeyUnavailable);
+            }
+            return Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || {
+                let claim = self.claims.secret_id.as_ref();
+                let others = claim.map_or(String::new(), |claim| format!(", or {claim} is the id of none"));
+                format!("the token fits with none of {} secrets{others}", keys.count())
+            }));
+        };
         self.check_claims(&token, request, url, trace)?;
         trace.passed(Step::Signature, || format!("fits with secret {}", keys.label(matched)));
         self.check_times(&token, request.received_at, trace)?;
@@ -141,10 +166,15 @@ impl Jwt {
         url: &str,
         trace: &mut impl Trace,
     ) -> Result<(), Rejection> {
-        let Claims { issuer, url_hash, url: whole_url, body_hash, may_lack_body_hash, .. } = &self.claims;
+        let Claims { issuer, is_true, url_hash, url: whole_url, body_hash, may_lack_body_hash, .. } =
+            &self.claims;
         let mut wrong = None;
-        if issuer.as_deref().is_some_and(|issuer| token.text("iss") != Some(issuer)) {
+        let is_issuer = |issuers: &str| issuers.split(" | ").any(|one| token.text("iss") == Some(one));
+        if issuer.as_deref().is_some_and(|issuers| !is_issuer(issuers)) {
             wrong = Some("iss is not this sender");
+        }
+        if is_true.as_ref().is_some_and(|claim| token.claims.get(claim) != Some(&Value::Bool(true))) {
+            wrong = Some("a claim that must be true is not");
         }
         if let Some(claim) = url_hash
             && !is_hash(token.text(claim), Encoding::Hex, url.as_bytes())
@@ -205,8 +235,8 @@ impl Jwt {
         Encoding::from_word(&self.claims.encoding).unwrap_or(Encoding::Hex)
     }
 
-    pub(super) fn sign(&self, draft: &mut Draft, key: &Key, signing: &Signing<'_>) -> Option<()> {
-        let Key::Tokens(keys) = key else { return None };
+    pub(super) fn sign(&self, draft: &mut Draft, secret: &SigningKey, signing: &Signing<'_>) -> Option<()> {
+        let Some(Key::Tokens(keys)) = secret.keys.first() else { return None };
         let (algorithm, key) = keys.first()?;
         let now = signing.now.as_millis() / 1000;
         let mut claims = json!({ "iat": now, "nbf": now, "exp": now + LIFE, "jti": signing.filler });
@@ -215,18 +245,23 @@ impl Jwt {
                 claims.insert(name.clone(), json!(value));
             }
         };
-        let Claims { issuer, url_hash, url, body_hash, .. } = &self.claims;
-        claim(&issuer.as_ref().map(|_| "iss".to_owned()), issuer.clone().unwrap_or_default());
+        let Claims { issuer, secret_id, is_true, url_hash, url, body_hash, .. } = &self.claims;
+        let issuer = issuer.as_deref().and_then(|issuers| issuers.split(" | ").next());
+        claim(&issuer.map(|_| "iss".to_owned()), issuer.unwrap_or_default().to_owned());
+        claim(secret_id, secret.id.clone().unwrap_or_default());
         claim(url_hash, Encoding::Hex.encode(digest(&SHA256, signing.url.as_bytes()).as_ref()));
         claim(url, signing.url.to_owned());
         claim(body_hash, self.encoding().encode(digest(&SHA256, &draft.body).as_ref()));
+        if let Some(name) = is_true {
+            claims[name.as_str()] = Value::Bool(true);
+        }
         let header = json!({ "alg": algorithm.name(), "typ": "JWT" });
         let encode = |value: &Value| Encoding::Base64Url.encode(value.to_string().as_bytes());
         let content = format!("{}.{}", encode(&header), encode(&claims));
         let signature = match key {
             Key::Hmac(key) => hmac::sign(key, content.as_bytes()).as_ref().to_vec(),
             Key::Private(key) => key.sign(content.as_bytes())?,
-            Key::Secret(_) | Key::Public(_) | Key::Tokens(_) => return None,
+            Key::Secret(_) | Key::Public(_) | Key::Tokens(_) | Key::Published => return None,
         };
         let token = format!("{}{content}.{}", self.prefix, Encoding::Base64Url.encode(&signature));
         draft.put(&Place::Header(self.header.clone()), &token);
@@ -241,8 +276,11 @@ impl<'t> Token<'t> {
         let decode = |text: &str| -> Option<Map<String, Value>> {
             serde_json::from_slice(&Encoding::Base64Url.decode(text)?).ok()
         };
+        let header = decode(header)?;
+        let text = |name: &str| header.get(name).and_then(Value::as_str).map(str::to_owned);
         Some(Self {
-            algorithm: decode(header)?.get("alg")?.as_str()?.to_owned(),
+            algorithm: text("alg")?,
+            kid: text("kid"),
             content,
             signature: Encoding::Base64Url.decode(signature)?,
             claims: decode(claims)?,
@@ -259,7 +297,7 @@ impl<'t> Token<'t> {
             Some((_, Key::Public(key))) => {
                 key.signed(self.content.as_bytes(), std::slice::from_ref(&self.signature))
             }
-            Some((_, Key::Secret(_) | Key::Private(_) | Key::Tokens(_))) | None => false,
+            Some((_, Key::Secret(_) | Key::Private(_) | Key::Tokens(_) | Key::Published)) | None => false,
         }
     }
 

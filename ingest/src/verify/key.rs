@@ -46,6 +46,8 @@ pub struct SigningKey {
 pub struct Keys<'k> {
     pub(super) all: &'k [SigningKey],
     pub(super) way: usize,
+    /// The one that the request names, where it has been read.
+    pub(super) published: Option<&'k Key>,
 }
 
 /// What a secret is computed with.
@@ -59,6 +61,8 @@ pub(super) enum Key {
     Private(Arc<PrivateKey>),
     /// Of each algorithm that a token may be signed with.
     Tokens(Vec<(TokenAlgorithm, Key)>),
+    /// Stands for one that the sender publishes and the request names.
+    Published,
 }
 
 /// Which of a source's keys signed a request.
@@ -208,11 +212,16 @@ pub(super) fn fits_any(expected: &[u8], signatures: &[Vec<u8>]) -> bool {
 }
 
 impl SigningKey {
+    /// Whether it stands for keys that the sender publishes.
+    pub fn is_published(&self) -> bool {
+        self.keys.iter().any(|key| matches!(key, Key::Published))
+    }
+
     /// The HMAC of `text`, where its sender signs with one.
     pub(super) fn sign(&self, text: &[u8]) -> Option<Vec<u8>> {
         match self.keys.first()? {
             Key::Hmac(key) => Some(hmac::sign(key, text).as_ref().to_vec()),
-            Key::Secret(_) | Key::Public(_) | Key::Private(_) | Key::Tokens(_) => None,
+            Key::Secret(_) | Key::Public(_) | Key::Private(_) | Key::Tokens(_) | Key::Published => None,
         }
     }
 }
@@ -232,12 +241,28 @@ impl Keys<'_> {
     ) -> Result<Option<MatchedKey>, E> {
         let mut matched = None;
         for (index, secret) in self.all.iter().enumerate() {
-            let fits = secret.keys.get(self.way).map(|key| fits(secret, key)).transpose()?;
+            let fits = self.key_of(secret).map(|key| fits(secret, key)).transpose()?;
             if fits == Some(true) && matched.is_none() {
                 matched = Some(MatchedKey(index));
             }
         }
         Ok(matched)
+    }
+
+    fn key_of<'s>(&'s self, secret: &'s SigningKey) -> Option<&'s Key> {
+        let key = secret.keys.get(self.way)?;
+        if matches!(key, Key::Published) { self.published } else { Some(key) }
+    }
+
+    /// Whether one that would have to be read first might fit.
+    pub(super) fn awaits(&self) -> bool {
+        let is_published = |secret: &SigningKey| matches!(secret.keys.get(self.way), Some(Key::Published));
+        self.published.is_none() && self.all.iter().any(is_published)
+    }
+
+    /// Whether one of the secrets is such.
+    pub(super) fn any(&self, is_such: impl Fn(&SigningKey) -> bool) -> bool {
+        self.all.iter().any(is_such)
     }
 
     /// The verdict on the signature, of which `matched` was found: in words `fits` and the secret's
@@ -254,6 +279,8 @@ impl Keys<'_> {
                 trace.passed(Step::Signature, || format!("{fits} {}", self.label(matched)));
                 Ok(matched)
             }
+            // The scheme tells which one, and from where.
+            None if self.awaits() => Err(Rejection::KeyUnavailable),
             None => Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, || none(self.count()))),
         }
     }

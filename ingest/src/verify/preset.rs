@@ -8,6 +8,7 @@ use toml::Table;
 
 use super::handshake::{Handshake, Words};
 use super::jwt::Claims;
+use super::published;
 
 /// The words of one sender. Those of the recipe are the words of `[sources.hmac]`, and what is left
 /// out means the same as there.
@@ -49,6 +50,8 @@ pub struct Preset {
     pub requires: BTreeMap<String, String>,
     /// What a token must claim.
     pub claims: Option<Claims>,
+    /// Where the sender publishes its keys.
+    pub keys: Option<published::Words>,
     /// The part of a multipart body that holds the JSON.
     pub part: Option<String>,
     /// Another preset, as which a request counts that is signed the other way.
@@ -121,7 +124,7 @@ impl Preset {
     /// Where signatures lie, or what else proves that a request is the sender's own.
     pub fn header(&self) -> &str {
         match self.scheme.as_str() {
-            "adyen" | "sns" => "the body",
+            "adyen" | "sns" | "braintree" => "the body",
             _ => self.header.as_deref().unwrap_or("authorization"),
         }
     }
@@ -129,7 +132,7 @@ impl Preset {
     /// What is signed; `None` where nothing is, and where words do not say it.
     pub fn content(&self) -> Option<&str> {
         let has_words =
-            !matches!(self.scheme.as_str(), "token" | "basic" | "twilio" | "adyen" | "sns" | "jwt" | "ebay");
+            matches!(self.scheme.as_str(), "hmac" | "digest" | "ed25519" | "ecdsa-p256" | "rsa-sha256");
         has_words.then(|| self.content.as_deref().unwrap_or("{body}"))
     }
 
@@ -156,6 +159,8 @@ impl Preset {
             "twilio" => "HMAC SHA-1 of URL and form".to_owned(),
             "adyen" => "HMAC SHA-256 of fields".to_owned(),
             "sns" => "RSA of fields, by certificate".to_owned(),
+            "braintree" => "HMAC SHA-1 of a field".to_owned(),
+            "plivo-v3" => "HMAC SHA-256 of URL and form".to_owned(),
             "ebay" => "ECDSA P-256 with SHA-1".to_owned(),
             "jwt" => format!(
                 "JWT {}",

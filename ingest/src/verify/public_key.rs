@@ -1,6 +1,7 @@
 //! Signatures by a key pair. The source holds the sender's public key in place of a secret, and
 //! cannot sign itself.
 
+use hookwell_common::time::Timestamp;
 use p256::ecdsa::signature::hazmat::PrehashVerifier as _;
 use p256::ecdsa::{Signature, VerifyingKey};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -12,9 +13,11 @@ use ring::signature::{
 use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
 use spki::SubjectPublicKeyInfoRef;
-use spki::der::asn1::ObjectIdentifier;
+use spki::der::Tag;
+use spki::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
 use x509_cert::Certificate;
 use x509_cert::der::{DecodePem as _, Encode as _};
+use x509_cert::time::Time;
 
 use super::signature::Encoding;
 
@@ -46,6 +49,15 @@ pub enum Kind {
 pub struct PublicKey {
     kind: Kind,
     bytes: Vec<u8>,
+}
+
+/// When a certificate holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// From when on.
+    pub from: Timestamp,
+    /// Until when.
+    pub until: Timestamp,
 }
 
 impl Kind {
@@ -102,6 +114,40 @@ impl PublicKey {
                 raw.or_else(|| inner(kind, &Encoding::Base64.decode(text)?))
             }
         }?;
+        Self::of_bytes(kind, bytes)
+    }
+
+    /// The key of a certificate in PEM, and when that holds.
+    pub fn of_certificate(kind: Kind, pem: &[u8]) -> Option<(Self, Validity)> {
+        let certificate = Certificate::from_pem(std::str::from_utf8(pem).ok()?.trim()).ok()?;
+        let certificate = certificate.tbs_certificate();
+        let info = certificate.subject_public_key_info().to_der().ok()?;
+        let moment = |time: &Time| Timestamp::from_seconds(time.to_unix_duration().as_secs());
+        let validity = certificate.validity();
+        let validity = Validity { from: moment(&validity.not_before), until: moment(&validity.not_after) };
+        Some((Self::of_bytes(kind, inner(kind, &info)?)?, validity))
+    }
+
+    /// The key of RSA with the modulus `n` and the exponent `e`, as RFC 7518 writes them.
+    pub fn of_numbers(kind: Kind, n: &str, e: &str) -> Option<Self> {
+        if kind.object_identifier() != Kind::RsaSha256.object_identifier() {
+            return None;
+        }
+        let number = |text| UintRef::new(&Encoding::Base64Url.decode(text)?).ok()?.to_der().ok();
+        let both = [number(n)?, number(e)?].concat();
+        Self::of_bytes(kind, AnyRef::new(Tag::Sequence, &both).ok()?.to_der().ok()?)
+    }
+
+    /// The key on P-256 with these coordinates, as RFC 7518 writes them.
+    pub fn of_point(kind: Kind, x: &str, y: &str) -> Option<Self> {
+        if kind.object_identifier() != Kind::EcdsaP256.object_identifier() {
+            return None;
+        }
+        let number = |text| Encoding::Base64Url.decode(text).filter(|bytes| bytes.len() == 32);
+        Self::of_bytes(kind, [vec![4], number(x)?, number(y)?].concat())
+    }
+
+    fn of_bytes(kind: Kind, bytes: Vec<u8>) -> Option<Self> {
         let fits = match kind {
             Kind::Ed25519 => bytes.len() == ED25519_PUBLIC_KEY_LEN,
             Kind::EcdsaP256 | Kind::EcdsaP256Fixed | Kind::EcdsaP256Sha1 => bytes.len() == 65,

@@ -16,7 +16,7 @@ use super::public_key::{Kind, PublicKey};
 use super::request::UnverifiedRequest;
 use super::signature::{Encoding, ParseRule};
 use super::timestamp::TimestampRule;
-use super::value::{Found, Place, Pointers, find, header_name};
+use super::value::{Found, Place, Pointers, find, header_name, is_repeated};
 use crate::rejection::Rejection;
 
 /// The most numbered headers that are looked at.
@@ -210,6 +210,10 @@ impl Recipe {
         let step = Step::SignatureHeader;
         let mut texts = Texts::new();
         if let SignaturePlace::Value(place) = &self.signature {
+            if is_repeated(request, place) {
+                let words = || format!("{place:?} is there more than once");
+                return Err(trace.failed(step, Rejection::Unreadable, words));
+            }
             let text =
                 find(request, place, found).and_then(|value| String::from_utf8(value.into_owned()).ok());
             texts.extend(text.filter(|text| !text.is_empty()).map(Cow::Owned));
@@ -237,11 +241,14 @@ impl<'p> Pass<'p, '_> {
     fn check_requirements(&self, trace: &mut impl Trace) -> Result<(), Rejection> {
         for (name, wanted) in &self.recipe.requires {
             let rejection = match self.request.headers.first(name) {
+                Some(_) if self.request.headers.is_repeated(name) => Rejection::Unreadable,
                 Some(value) if value.eq_ignore_ascii_case(wanted.as_bytes()) => continue,
                 Some(_) => Rejection::Unreadable,
                 None => Rejection::SignedPartMissing,
             };
-            return Err(trace.failed(Step::SignatureHeader, rejection, || format!("{name} must be {wanted}")));
+            return Err(
+                trace.failed(Step::SignatureHeader, rejection, || format!("{name} must be {wanted}, once"))
+            );
         }
         Ok(())
     }
@@ -340,7 +347,7 @@ impl<'p> Pass<'p, '_> {
                 Ok(fits_any(context.finish().as_ref(), &signatures.plain))
             }
             (Key::Secret(_), Algorithm::Hmac(_) | Algorithm::Public(_))
-            | (Key::Private(_) | Key::Tokens(_), _) => Ok(false),
+            | (Key::Private(_) | Key::Tokens(_) | Key::Published, _) => Ok(false),
             (Key::Public(key), algorithm) => {
                 let mut content = Vec::new();
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
@@ -353,11 +360,9 @@ impl<'p> Pass<'p, '_> {
     /// A signed header that is there twice leaves it open which one was signed.
     fn refuse_repeated(&self, trace: &mut impl Trace) -> Result<(), Rejection> {
         for place in self.recipe.content.places().chain(&self.recipe.key_id) {
-            if let Place::Header(name) = place
-                && self.request.headers.is_repeated(name)
-            {
+            if is_repeated(self.request, place) {
                 return Err(trace.failed(Step::Signature, Rejection::Unreadable, || {
-                    format!("{name} is signed, and there more than once")
+                    format!("{place:?} is signed, and there more than once")
                 }));
             }
         }
@@ -365,10 +370,8 @@ impl<'p> Pass<'p, '_> {
     }
 
     fn signed_at(&self, rule: &TimestampRule, trace: &mut impl Trace) -> Result<Timestamp, Rejection> {
-        if let Place::Header(name) = &rule.place
-            && self.request.headers.is_repeated(name)
-        {
-            let words = || format!("{name} is there more than once");
+        if is_repeated(self.request, &rule.place) {
+            let words = || format!("{:?} is there more than once", rule.place);
             return Err(trace.failed(Step::Timestamp, Rejection::Unreadable, words));
         }
         let text = if let Place::Json(pointer) = &rule.place {

@@ -2,15 +2,20 @@
 //! one. Each way is a file, and this tells them apart.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use super::adyen::Adyen;
+use super::braintree::Braintree;
 use super::credential::Credential;
 use super::draft::{Draft, Signing};
 use super::ebay::Ebay;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::jwt::Jwt;
-use super::key::{Keys, MatchedKey, SigningKey};
+use super::key::{Algorithm, Key, Keys, MatchedKey, SigningKey};
+use super::plivo::Plivo;
+use super::public_key::Kind;
+use super::published::{KeyName, KeySource, PublishedKey, Signs};
 use super::recipe::Recipe;
 use super::request::UnverifiedRequest;
 use super::sns::Sns;
@@ -22,6 +27,8 @@ use crate::rejection::Rejection;
 pub struct Scheme {
     /// Tried in this order; there is one at least.
     ways: Vec<Way>,
+    /// Where the sender publishes its keys, if we know that.
+    published: Option<Arc<KeySource>>,
 }
 
 /// One way of proving it.
@@ -41,6 +48,10 @@ pub enum Way {
     Sns(Sns),
     /// It signs with SHA-1 and names its key in JSON.
     Ebay(Ebay),
+    /// It signs a field of a form.
+    Braintree(Braintree),
+    /// It signs the URL and the fields of a form, sorted.
+    Plivo(Plivo),
     /// It proves nothing, and the user has said that this is meant.
     Unsigned,
 }
@@ -55,11 +66,13 @@ impl Way {
             Way::Jwt(jwt) => jwt.facts(),
             Way::Sns(sns) => sns.facts(),
             Way::Ebay(ebay) => ebay.facts(),
+            Way::Braintree(braintree) => braintree.facts(),
+            Way::Plivo(plivo) => plivo.facts(),
             Way::Unsigned => Facts::default(),
         }
     }
 
-    fn key(&self, secret: &[u8]) -> Option<super::key::Key> {
+    fn key(&self, secret: &[u8]) -> Option<Key> {
         match self {
             Way::Recipe(recipe) => recipe.key(secret),
             Way::Credential(credential) => credential.key(secret),
@@ -68,17 +81,43 @@ impl Way {
             Way::Jwt(jwt) => jwt.key(secret),
             Way::Sns(sns) => sns.key(secret),
             Way::Ebay(ebay) => ebay.key(secret),
+            Way::Braintree(braintree) => braintree.key(secret),
+            Way::Plivo(plivo) => plivo.key(secret),
             Way::Unsigned => None,
         }
     }
 
-    fn private_key(&self, pem: &[u8]) -> Option<super::key::Key> {
+    fn private_key(&self, pem: &[u8]) -> Option<Key> {
         match self {
             Way::Recipe(recipe) => recipe.algorithm.private_key(pem),
             Way::Jwt(jwt) => jwt.private_key(pem),
             Way::Sns(sns) => sns.private_key(pem),
             Way::Ebay(ebay) => ebay.private_key(pem),
-            Way::Credential(_) | Way::Twilio(_) | Way::Adyen(_) | Way::Unsigned => None,
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
+            | Way::Unsigned => None,
+        }
+    }
+
+    /// How it signs, where it has a pair of keys of which it could publish one.
+    pub(super) fn signs(&self) -> Option<Signs> {
+        match self {
+            Way::Recipe(recipe) => match recipe.algorithm {
+                Algorithm::Public(kind) => Some(Signs::As(kind)),
+                Algorithm::Hmac(_) | Algorithm::Digest(_) => None,
+            },
+            Way::Sns(_) => Some(Signs::As(Kind::RsaSha256)),
+            Way::Jwt(jwt) => Some(Signs::Tokens(jwt.algorithms.clone())),
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Ebay(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
+            | Way::Unsigned => None,
         }
     }
 
@@ -92,6 +131,8 @@ impl Way {
             }
             Way::Adyen(adyen) => adyen.is_taken_by(request),
             Way::Sns(sns) => sns.is_taken_by(request),
+            Way::Braintree(braintree) => braintree.is_taken_by(request),
+            Way::Plivo(plivo) => plivo.is_taken_by(request),
             Way::Unsigned => true,
         }
     }
@@ -111,6 +152,8 @@ impl Way {
             Way::Jwt(jwt) => jwt.verify(request, url, keys, trace),
             Way::Sns(sns) => sns.verify(request, keys, trace),
             Way::Ebay(ebay) => ebay.verify(request, keys, trace),
+            Way::Braintree(braintree) => braintree.verify(request, keys, trace),
+            Way::Plivo(plivo) => plivo.verify(request, url, keys, trace),
             Way::Unsigned => {
                 trace.passed(Step::Signature, || "nothing is signed: anybody may have sent this".to_owned());
                 Ok(MatchedKey(0))
@@ -127,6 +170,8 @@ impl Way {
             | Way::Adyen(_)
             | Way::Sns(_)
             | Way::Ebay(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
             | Way::Unsigned => None,
         }
     }
@@ -138,9 +183,11 @@ impl Way {
             Way::Credential(credential) => credential.sign(draft, computed),
             Way::Twilio(twilio) => twilio.sign(draft, computed, signing),
             Way::Adyen(adyen) => adyen.sign(draft, computed),
-            Way::Jwt(jwt) => jwt.sign(draft, computed, signing),
+            Way::Jwt(jwt) => jwt.sign(draft, key, signing),
             Way::Sns(sns) => sns.sign(draft, computed, signing),
             Way::Ebay(ebay) => ebay.sign(draft, key),
+            Way::Braintree(braintree) => braintree.sign(draft, key),
+            Way::Plivo(plivo) => plivo.sign(draft, computed, signing),
             Way::Unsigned => None,
         }
     }
@@ -149,7 +196,42 @@ impl Way {
 impl Scheme {
     /// One of several ways, the first of which counts where none is taken.
     pub fn new(first: Way, others: impl IntoIterator<Item = Way>) -> Self {
-        Self { ways: std::iter::once(first).chain(others).collect() }
+        Self { ways: std::iter::once(first).chain(others).collect(), published: None }
+    }
+
+    /// The same, of a sender that publishes its keys there.
+    pub(super) fn with_published(self, published: Option<KeySource>) -> Self {
+        Self { published: published.map(Arc::new), ..self }
+    }
+
+    /// Where its sender publishes its keys, if we know that.
+    pub fn published(&self) -> Option<&Arc<KeySource>> {
+        self.published.as_ref()
+    }
+
+    /// The published key that `request` names, which is to be read before it can be verified.
+    pub fn key_name(&self, request: &UnverifiedRequest<'_>) -> Option<KeyName> {
+        let id = match self.ways.first() {
+            Some(Way::Jwt(jwt)) => jwt.key_id(request),
+            Some(
+                Way::Recipe(_)
+                | Way::Credential(_)
+                | Way::Twilio(_)
+                | Way::Adyen(_)
+                | Way::Sns(_)
+                | Way::Ebay(_)
+                | Way::Braintree(_)
+                | Way::Plivo(_)
+                | Way::Unsigned,
+            )
+            | None => None,
+        };
+        self.published.as_ref()?.name(request, id)
+    }
+
+    /// What stands for a key that is read when a request names it.
+    pub fn published_key(&self, label: String, id: Option<String>) -> SigningKey {
+        SigningKey { label, id, keys: self.ways.iter().map(|_| Key::Published).collect() }
     }
 
     /// Makes a key of `secret`; `None` where it is not written as its sender shows it.
@@ -199,6 +281,8 @@ impl Scheme {
                 | Way::Jwt(_)
                 | Way::Sns(_)
                 | Way::Ebay(_)
+                | Way::Braintree(_)
+                | Way::Plivo(_)
                 | Way::Unsigned,
             )
             | None => Cow::Borrowed(request.body),
@@ -211,16 +295,36 @@ impl Scheme {
         self.ways.first()?.sign(draft, key, signing)
     }
 
-    /// Tells which of `secrets` vouches for `request`.
+    /// Tells which of `secrets` vouches for `request`; `published` is the key that it names, where that
+    /// has been read.
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
         url: &str,
         secrets: &[SigningKey],
+        published: Option<&PublishedKey>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
         let way = self.way_of(request);
-        self.ways[way].verify(request, url, Keys { all: secrets, way }, trace)
+        let keys = Keys { all: secrets, way, published: published.map(|key| &*key.0) };
+        let verdict = self.ways[way].verify(request, url, keys, trace);
+        if verdict != Err(Rejection::KeyUnavailable) {
+            return verdict;
+        }
+        let step = Step::Signature;
+        Err(match self.key_name(request) {
+            Some(name) => trace.failed(step, Rejection::KeyUnavailable, || {
+                let id = name.id().map_or(String::new(), |id| format!(" ({id:?})"));
+                format!(
+                    "the key stands at {}{id} and was not fetched; offline, save it and name it in secrets as {{ file = \"…\" }}",
+                    name.address()
+                )
+            }),
+            None => trace.failed(step, Rejection::SignatureMismatch, || {
+                let hosts = self.published.as_ref().map_or(String::new(), |published| published.hosts());
+                format!("names no key at {hosts}, and none is fetched from elsewhere")
+            }),
+        })
     }
 
     fn way_of(&self, request: &UnverifiedRequest<'_>) -> usize {

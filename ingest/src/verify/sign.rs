@@ -47,7 +47,8 @@ impl Recipe {
                 | Part::Secret
                 | Part::SecretId
                 | Part::Form
-                | Part::Checksum => {}
+                | Part::Checksum
+                | Part::Quoted => {}
             }
         }
         let key = secret.keys.first()?;
@@ -97,7 +98,7 @@ impl Recipe {
                 feed(b"", &mut |bytes| content.extend_from_slice(bytes))?;
                 key.sign(&content)
             }
-            (Key::Secret(_) | Key::Public(_) | Key::Tokens(_), _) => None,
+            (Key::Secret(_) | Key::Public(_) | Key::Tokens(_) | Key::Published, _) => None,
         }
     }
 }

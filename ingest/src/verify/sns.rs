@@ -69,10 +69,14 @@ impl Sns {
         trace.passed(Step::SignatureForm, || format!("{kind:?}, {} bytes", signatures[0].len()));
         let content = content(&message);
         let topic = message.get("TopicArn").and_then(Value::as_str);
+        let is_of_topic = |secret: &SigningKey| secret.id.is_none() || secret.id.as_deref() == topic;
+        if !keys.any(is_of_topic) {
+            let words = || "TopicArn is none of the ids of the source's secrets".to_owned();
+            return Err(trace.failed(Step::Signature, Rejection::SignatureMismatch, words));
+        }
         let fits = |secret: &SigningKey, key: &Key| {
             let Key::Public(key) = key else { return false };
-            let is_of_topic = secret.id.is_none() || secret.id.as_deref() == topic;
-            is_of_topic && key.signed_as(kind, content.as_bytes(), &signatures)
+            is_of_topic(secret) && key.signed_as(kind, content.as_bytes(), &signatures)
         };
         let none = |count| format!("fits with none of {count} certificates, or is of another topic");
         keys.verdict(keys.first_fitting(fits), "fits with certificate", none, trace)

@@ -2,7 +2,10 @@
 //! tampered with, and requests that no sender would send.
 
 mod bad_input;
+mod bad_values;
+mod forms;
 mod handshakes;
+mod published;
 mod vectors;
 mod ways;
 

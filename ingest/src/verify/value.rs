@@ -121,6 +121,30 @@ pub(crate) fn parameter<'r>(parameters: &'r [u8], name: &str) -> Option<Cow<'r, 
     })
 }
 
+/// A parameter that is there more than once, so that nobody can say which one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Repeated;
+
+/// The value of `name` among parameters, where it is there no more than once.
+pub(crate) fn only_parameter<'r>(
+    parameters: &'r [u8],
+    name: &str,
+) -> Result<Option<Cow<'r, [u8]>>, Repeated> {
+    let count = url::form_urlencoded::parse(parameters).filter(|(known, _)| known == name).take(2).count();
+    if count < 2 { Ok(parameter(parameters, name)) } else { Err(Repeated) }
+}
+
+/// Whether what lies at `place` is there more than once, as far as that is looked for: in JSON the
+/// first counts.
+pub(crate) fn is_repeated(request: &UnverifiedRequest<'_>, place: &Place) -> bool {
+    match place {
+        Place::Header(name) => request.headers.is_repeated(name),
+        Place::Form(name) => only_parameter(request.body, name).is_err(),
+        Place::Query(name) => only_parameter(request.query.unwrap_or_default().as_bytes(), name).is_err(),
+        Place::Json(_) | Place::Field(_) | Place::BodyHash => false,
+    }
+}
+
 /// JSON pointers, looked up together in one pass over a body.
 #[derive(Clone, Debug, Default)]
 pub struct Pointers(Vec<Vec<String>>);

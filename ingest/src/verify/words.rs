@@ -6,13 +6,16 @@ use hookwell_common::config::{self, Faults, HmacConfig, Placed};
 use ring::{digest, hmac};
 
 use super::adyen::Adyen;
+use super::braintree::Braintree;
 use super::content::Content;
 use super::credential::{Credential, Form};
 use super::ebay::Ebay;
 use super::jwt::Jwt;
 use super::key::{Algorithm, KeyForm, TokenAlgorithm};
+use super::plivo::Plivo;
 use super::preset::{self, Preset};
 use super::public_key::Kind;
+use super::published::KeySource;
 use super::recipe::{Recipe, SignaturePlace};
 use super::scheme::{Scheme, Way};
 use super::signature::{Encoding, ParseRule};
@@ -29,7 +32,12 @@ impl Scheme {
     pub fn of_preset(preset: &'static Preset) -> Self {
         let next = |preset: &&'static Preset| preset::all().get(preset.otherwise.as_ref()?);
         let others = std::iter::successors(next(&preset), next);
-        Scheme::new(way(preset), others.map(way))
+        let first = way(preset);
+        let published = preset.keys.as_ref().map(|words| {
+            let read = first.signs().and_then(|signs| KeySource::from_words(words, signs));
+            read.expect("presets.toml is data of ours, and a test reads each of them")
+        });
+        Scheme::new(first, others.map(way)).with_published(published)
     }
 
     /// That of a sender whose certificate a proxy names in `header`.
@@ -78,6 +86,8 @@ fn way(preset: &Preset) -> Way {
         "adyen" => Some(Way::Adyen(Adyen)),
         "sns" => Some(Way::Sns(Sns)),
         "ebay" => Some(Way::Ebay(Ebay)),
+        "braintree" => Some(Way::Braintree(Braintree)),
+        "plivo-v3" => Some(Way::Plivo(Plivo)),
         "jwt" => jwt(preset).map(Box::new).map(Way::Jwt),
         _ => Words::of_preset(preset).resolve(&mut |_, _| ()).map(Box::new).map(Way::Recipe),
     };

@@ -29,7 +29,7 @@ fn asked(
 
 fn reply(content_type: &'static str, body: &str) -> Option<Result<Reply, Rejection>> {
     let body = body.to_owned();
-    Some(Ok(Reply { status: 200, content_type: Some(content_type), headers: Vec::new(), body }))
+    Some(Ok(Reply { status: 200, content_type: Some(content_type), body, ..Reply::default() }))
 }
 
 /// The headers with which `preset` would sign `body`.
@@ -190,4 +190,54 @@ fn ebay_hears_the_hash_of_its_challenge_the_word_that_it_was_told_and_the_url() 
     let all = "a8628072-3d33-45ee-9004-bee86830a22dt0kenhttps://hooks.example.com/x";
     let hash = hex::encode(ring::digest::digest(&ring::digest::SHA256, all.as_bytes()));
     assert_eq!(heard.body, format!("{{\"challengeResponse\":\"{hash}\"}}"));
+}
+
+/// What SNS hears that wants `address` visited for `topic`, once its signature fits, where the source's
+/// secret has `id`; and what the user is told.
+fn confirmed(id: &str, topic: &str, address: &str) -> (Option<Result<Option<String>, Rejection>>, bool) {
+    let text =
+        format!("[[sources]]\nname = \"x\"\npreset = \"sns\"\nsecrets = [{{ fetched = true, id = {id:?} }}]");
+    let mut faults = Faults::default();
+    let config = Config::parse(Path::new("test.toml"), &text, &Environment::default(), &mut faults);
+    let source = resolve_all(&config, &Environment::default(), &mut faults).remove("x").unwrap();
+    let body =
+        serde_json::json!({"Type": "SubscriptionConfirmation", "TopicArn": topic, "SubscribeURL": address});
+    let body = body.to_string();
+    let request = UnverifiedRequest {
+        method: "POST",
+        query: None,
+        headers: &Headers::new(),
+        body: body.as_bytes(),
+        received_at: NOW,
+    };
+    assert_eq!(shake_hands(&request, &source, false, &mut Silent), None, "not before the signature fits");
+    let heard = shake_hands(&request, &source, true, &mut Silent);
+    (heard.map(|reply| reply.map(|reply| reply.visit)), super::super::advice(&request, &source).is_some())
+}
+
+#[test]
+fn a_subscription_is_confirmed_at_the_senders_host_and_for_a_topic_of_ours() {
+    let topic = "arn:aws:sns:eu-west-1:1:ours";
+    let address =
+        format!("https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn={topic}&Token=abc");
+    assert_eq!(confirmed(topic, topic, &address), (Some(Ok(Some(address.clone()))), false));
+    assert_eq!(
+        confirmed("arn:aws:sns:eu-west-1:1:other", topic, &address),
+        (None, true),
+        "nobody allowed it"
+    );
+    for elsewhere in [
+        "",
+        "https://evil.example/?Action=ConfirmSubscription&TopicArn=x&Token=y",
+        "https://sns.eu-west-1.amazonaws.com/?Action=DeleteTopic&TopicArn=x",
+        "https://sns.eu-west-1.amazonaws.com.evil.example/?Action=ConfirmSubscription&TopicArn=x",
+        "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=x#y",
+        "http://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=x",
+    ] {
+        assert_eq!(
+            confirmed(topic, topic, elsewhere),
+            (Some(Err(Rejection::Unreadable)), false),
+            "{elsewhere}"
+        );
+    }
 }
