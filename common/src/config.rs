@@ -16,6 +16,7 @@ mod section;
 mod show;
 mod source;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,6 +78,17 @@ impl Config {
         let config = Self::read(path, text, environment, &reading);
         faults.extend(reading.faults.into_inner());
         config
+    }
+
+    /// The files that hold what sources have of key material, each once.
+    pub fn files_of_sources(&self) -> BTreeSet<&Path> {
+        let materials =
+            self.sources.iter().flat_map(|source| source.secrets.iter().chain(&source.handshake_token));
+        let files = materials.filter_map(|material| match &material.origin {
+            KeyOrigin::File(path) => Some(path.as_path()),
+            KeyOrigin::Variable(_) => None,
+        });
+        files.collect()
     }
 
     /// What decides how the topics must look.
@@ -197,7 +209,7 @@ pub fn known_keys() -> Vec<String> {
 }
 
 fn refuse_names<'a>(names: impl Iterator<Item = (&'a Name, &'a Place)>, table: &str, faults: &mut Faults) {
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for (name, place) in names {
         if name.as_str() == UNKNOWN_NAME {
             faults.add(

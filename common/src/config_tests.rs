@@ -363,3 +363,15 @@ fn a_network_of_ipv4_may_be_written_as_ipv6() {
     let shown: Vec<_> = networks.iter().map(ToString::to_string).collect();
     assert_eq!(shown, ["10.0.0.0/8", "192.0.2.1/32", "2001:db8::/32", "::/0"]);
 }
+
+#[test]
+fn the_files_of_sources_are_those_of_their_secrets_and_words_and_no_others() {
+    let config = parse(
+        "[kafka.properties]\n\"sasl.password\" = { file = 'kafka' }
+        [[sources]]\nname = 'a'\nsecrets = [{ file = 'new' }, { env = 'A' }, { file = 'old' }]
+        [[sources]]\nname = 'b'\nsecrets = [{ file = 'old' }]\nhandshake_token = { file = 'token' }
+        [[destinations]]\nname = 'd'\nkind = 'http'\nurl = 'http://d'\nsigning_secret = { file = 'signing' }",
+    )
+    .unwrap();
+    assert_eq!(config.files_of_sources(), ["new", "old", "token"].map(Path::new).into());
+}

@@ -1,7 +1,7 @@
 //! What Hookwell's two programs must agree on, and nothing else.
 //!
-//! [`event`], [`record`], [`headers`], [`identity`], [`topics`], [`rate`] and
-//! [`time`] are pure. The shell
+//! [`event`], [`record`], [`headers`], [`identity`], [`topics`], [`rate`], [`time`] and
+//! [`watch`] are pure. The shell
 //! that both share is [`kafka`], [`telemetry`] and [`lifecycle`].
 
 pub mod config;
@@ -17,3 +17,4 @@ pub mod secret;
 pub mod telemetry;
 pub mod time;
 pub mod topics;
+pub mod watch;

@@ -1,5 +1,6 @@
 //! The life of a process: its clock, its signals, its named threads and tasks, and how it ends.
 
+use std::fmt::Display;
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -151,6 +152,11 @@ pub fn print(text: &str) -> Result<(), Failure> {
         }
         Ok(()) | Err(_) => Ok(()),
     }
+}
+
+/// Tells something beside the answer, on standard error. Whoever closes it does not want to know.
+pub fn warn(program: &str, text: impl Display) {
+    writeln!(io::stderr(), "{program}: warning: {text}").ok();
 }
 
 /// Ends `main`: prints the failure, if there is one, to standard error, and gives its status.

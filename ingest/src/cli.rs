@@ -8,10 +8,13 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::failpoint;
 use hookwell_common::kafka::ClientSettings;
-use hookwell_common::lifecycle::{Failure, conclude, print};
+use hookwell_common::lifecycle::{Failure, conclude, print, warn};
 use hookwell_common::rate::parse_rate;
 use hookwell_common::telemetry::{Aspect, VERSION, check_health, start_logging};
+use hookwell_common::watch::Look;
 
+use crate::advice::concerns;
+use crate::reload::look_at;
 use crate::source::{Sources, resolve_all};
 use crate::{list_presets, run, send_test, verify_file};
 
@@ -114,6 +117,7 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
     }
     let loaded = Loaded::load(&arguments.config, &environment)?;
     if arguments.check_config {
+        concerns(&loaded.config, &loaded.sources).iter().for_each(|concern| warn("ingest", concern));
         return print(&loaded.config.to_string());
     }
     if let Some(name) = &arguments.verify {
@@ -142,6 +146,8 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
 pub struct Loaded {
     /// What the file says.
     pub config: Config,
+    /// What lay in the files of their secrets before these were read.
+    pub seen: Look,
     /// The senders.
     pub sources: Sources,
     /// What all Kafka clients have in common.
@@ -153,9 +159,10 @@ impl Loaded {
     pub fn load(path: &std::path::Path, environment: &Environment) -> Result<Self, Failure> {
         let mut faults = Faults::default();
         let config = Config::load(path, environment, &mut faults);
+        let seen = look_at(&config);
         let sources = resolve_all(&config, environment, &mut faults);
         let clients = ClientSettings::resolve(&config, environment, &mut faults);
-        Ok(faults.into_result(Self { config, sources, clients })?)
+        Ok(faults.into_result(Self { config, seen, sources, clients })?)
     }
 
     /// The source called `name`.

@@ -16,10 +16,12 @@ pub mod rejection;
 pub mod respond;
 pub mod spool;
 
+pub mod advice;
 pub mod cli;
 pub mod hints;
 pub mod list_presets;
 pub mod metrics;
+pub mod reload;
 pub mod run;
 pub mod send_test;
 pub mod verify_file;

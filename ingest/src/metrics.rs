@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use hookwell_common::config::UNKNOWN_NAME;
 use hookwell_common::kafka::Figures;
+use hookwell_common::time::Timestamp;
 use prometheus::core::Collector;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts,
@@ -26,6 +27,15 @@ pub const IN_FLIGHT: &str = "hookwell_ingest_in_flight";
 /// Verified requests by the secret that fitted. Labels: `source`, `secret` (its id, or its place
 /// in the list).
 pub const SECRET_MATCHES_TOTAL: &str = "hookwell_ingest_secret_matches_total";
+/// When a secret fitted last, seconds since the epoch; 0 for never. Labels: `source`, `secret`.
+pub const SECRET_LAST_MATCH_TIMESTAMP_SECONDS: &str = "hookwell_ingest_secret_last_match_timestamp_seconds";
+/// Reloads, ordered or because the files of secrets changed. Labels: `outcome`.
+pub const CONFIG_RELOADS_TOTAL: &str = "hookwell_ingest_config_reloads_total";
+/// 1, or 0 from a reload that was refused until the next that is not.
+pub const CONFIG_LAST_RELOAD_SUCCESSFUL: &str = "hookwell_ingest_config_last_reload_successful";
+/// When what counts was read, seconds since the epoch.
+pub const CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS: &str =
+    "hookwell_ingest_config_last_reload_success_timestamp_seconds";
 /// When the newest event was accepted, seconds since the epoch; 0 for none yet. Labels: `source`.
 pub const LAST_EVENT_TIMESTAMP_SECONDS: &str = "hookwell_ingest_last_event_timestamp_seconds";
 /// Events that wait in the local spool.
@@ -58,6 +68,10 @@ pub const ALL: &[&str] = &[
     PUBLISH_SECONDS,
     IN_FLIGHT,
     SECRET_MATCHES_TOTAL,
+    SECRET_LAST_MATCH_TIMESTAMP_SECONDS,
+    CONFIG_RELOADS_TOTAL,
+    CONFIG_LAST_RELOAD_SUCCESSFUL,
+    CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS,
     LAST_EVENT_TIMESTAMP_SECONDS,
     SPOOL_EVENTS,
     SPOOL_BYTES,
@@ -88,7 +102,7 @@ const SECONDS_BUCKETS: &[f64] =
 pub struct Metrics {
     requests: IntCounterVec,
     request_seconds: HistogramVec,
-    secret_matches: IntCounterVec,
+    secrets: SecretMeters,
     last_event: GaugeVec,
     quarantined: IntCounterVec,
     /// [`PUBLISH_SECONDS`].
@@ -104,6 +118,8 @@ pub struct Metrics {
     pub spool: SpoolMeters,
     /// What the keyring counts.
     pub keys: KeyMeters,
+    /// What reloads count.
+    pub reloads: ReloadMeters,
     /// What counts for no source of the configuration.
     pub unknown: SourceMeters,
 }
@@ -133,6 +149,26 @@ pub struct SpoolMeters {
 #[derive(Clone, Debug)]
 pub struct KeyMeters(HashMap<Outcome, IntCounter>);
 
+/// What reloads count.
+#[derive(Clone, Debug)]
+pub struct ReloadMeters {
+    /// [`CONFIG_RELOADS_TOTAL`] `succeeded`.
+    pub succeeded: IntCounter,
+    /// [`CONFIG_RELOADS_TOTAL`] `refused`.
+    pub refused: IntCounter,
+    /// [`CONFIG_LAST_RELOAD_SUCCESSFUL`].
+    pub last_successful: IntGauge,
+    /// [`CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS`].
+    pub last_success: Gauge,
+}
+
+/// Which secrets fit, of all sources.
+#[derive(Clone, Debug)]
+struct SecretMeters {
+    matches: IntCounterVec,
+    last_match: GaugeVec,
+}
+
 /// The counters of one source, looked up once.
 #[derive(Clone, Debug)]
 pub struct SourceMeters {
@@ -140,7 +176,7 @@ pub struct SourceMeters {
     spooled: IntCounter,
     handshakes: IntCounter,
     rejected: HashMap<Rejection, IntCounter>,
-    secret_matches: Vec<IntCounter>,
+    secrets: Vec<(IntCounter, Gauge)>,
     /// [`REQUEST_SECONDS`].
     pub request_seconds: Histogram,
     /// [`LAST_EVENT_TIMESTAMP_SECONDS`].
@@ -160,13 +196,7 @@ impl Metrics {
         let seconds = HistogramOpts::new(REQUEST_SECONDS, "From the first byte of a request to its answer.");
         let request_seconds =
             register(registry, HistogramVec::new(seconds.buckets(SECONDS_BUCKETS.to_vec()), &["source"])?)?;
-        let secret_matches = register(
-            registry,
-            IntCounterVec::new(
-                opts(SECRET_MATCHES_TOTAL, "Verified requests by the secret that fitted."),
-                &["source", "secret"],
-            )?,
-        )?;
+        let secrets = SecretMeters::register(registry)?;
         let last_event = register(
             registry,
             GaugeVec::new(
@@ -183,7 +213,7 @@ impl Metrics {
         let publish_seconds =
             register(registry, Histogram::with_opts(seconds.buckets(SECONDS_BUCKETS.to_vec()))?)?;
         let unknown =
-            SourceMeters::new(UNKNOWN_NAME, &[], &requests, &request_seconds, &secret_matches, &last_event);
+            SourceMeters::new(UNKNOWN_NAME, &[], &requests, &request_seconds, &secrets, &last_event);
         Ok(Self {
             publish_seconds,
             in_flight: register(
@@ -208,9 +238,10 @@ impl Metrics {
             )?,
             spool: SpoolMeters::register(registry)?,
             keys: KeyMeters::register(registry)?,
+            reloads: ReloadMeters::register(registry)?,
             requests,
             request_seconds,
-            secret_matches,
+            secrets,
             last_event,
             quarantined,
             unknown,
@@ -221,13 +252,13 @@ impl Metrics {
     pub fn of_source(&self, source: &Source) -> SourceMeters {
         let name = source.name.as_str();
         self.quarantined.with_label_values(&[name]);
-        let secrets: Vec<_> = source.keys.iter().map(|key| key.label.as_str()).collect();
+        let labels: Vec<_> = source.keys.iter().map(|key| key.label.as_str()).collect();
         SourceMeters::new(
             name,
-            &secrets,
+            &labels,
             &self.requests,
             &self.request_seconds,
-            &self.secret_matches,
+            &self.secrets,
             &self.last_event,
         )
     }
@@ -281,26 +312,54 @@ impl KeyMeters {
     }
 }
 
+impl ReloadMeters {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let reloads = opts(CONFIG_RELOADS_TOTAL, "Reloads, ordered or because files of secrets changed.");
+        let reloads = register(registry, IntCounterVec::new(reloads, &["outcome"])?)?;
+        let successful = opts(CONFIG_LAST_RELOAD_SUCCESSFUL, "0 from a refused reload until the next.");
+        let success = opts(CONFIG_LAST_RELOAD_SUCCESS_TIMESTAMP_SECONDS, "When what counts was read.");
+        Ok(Self {
+            succeeded: reloads.with_label_values(&["succeeded"]),
+            refused: reloads.with_label_values(&["refused"]),
+            last_successful: register(registry, IntGauge::with_opts(successful)?)?,
+            last_success: register(registry, Gauge::with_opts(success)?)?,
+        })
+    }
+}
+
+impl SecretMeters {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let labels = &["source", "secret"];
+        let matches = opts(SECRET_MATCHES_TOTAL, "Verified requests by the secret that fitted.");
+        let last_match = opts(SECRET_LAST_MATCH_TIMESTAMP_SECONDS, "When a secret fitted last.");
+        Ok(Self {
+            matches: register(registry, IntCounterVec::new(matches, labels)?)?,
+            last_match: register(registry, GaugeVec::new(last_match, labels)?)?,
+        })
+    }
+}
+
 impl SourceMeters {
     fn new(
         source: &str,
-        secrets: &[&str],
+        labels: &[&str],
         requests: &IntCounterVec,
         request_seconds: &HistogramVec,
-        secret_matches: &IntCounterVec,
+        secrets: &SecretMeters,
         last_event: &GaugeVec,
     ) -> Self {
         let rejected =
             |rejection: Rejection| (rejection, requests.with_label_values(&[source, rejection.label()]));
+        let secret = |label: &&str| {
+            let values = &[source, *label];
+            (secrets.matches.with_label_values(values), secrets.last_match.with_label_values(values))
+        };
         Self {
             accepted: requests.with_label_values(&[source, ACCEPTED]),
             handshakes: requests.with_label_values(&[source, HANDSHAKE]),
             spooled: requests.with_label_values(&[source, SPOOLED]),
             rejected: Rejection::ALL.into_iter().map(rejected).collect(),
-            secret_matches: secrets
-                .iter()
-                .map(|secret| secret_matches.with_label_values(&[source, secret]))
-                .collect(),
+            secrets: labels.iter().map(secret).collect(),
             request_seconds: request_seconds.with_label_values(&[source]),
             last_event: last_event.with_label_values(&[source]),
         }
@@ -328,10 +387,11 @@ impl SourceMeters {
         }
     }
 
-    /// Counts which secret fitted.
-    pub fn count_secret(&self, index: usize) {
-        if let Some(counter) = self.secret_matches.get(index) {
-            counter.inc();
+    /// Counts which secret fitted, and notes when.
+    pub fn count_secret(&self, index: usize, now: Timestamp) {
+        if let Some((matches, last_match)) = self.secrets.get(index) {
+            matches.inc();
+            last_match.set(now.as_seconds_f64());
         }
     }
 }
@@ -356,7 +416,8 @@ mod tests {
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
         metrics.quarantined.with_label_values(&["x"]);
-        metrics.secret_matches.with_label_values(&["x", "0"]);
+        metrics.secrets.matches.with_label_values(&["x", "0"]);
+        metrics.secrets.last_match.with_label_values(&["x", "0"]);
         let mut registered: Vec<_> =
             registry.gather().iter().map(|family| family.name().to_owned()).collect();
         let mut all = ALL.to_vec();

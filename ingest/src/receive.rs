@@ -179,7 +179,7 @@ impl Gateway {
                 return reply.map(Taken::Answered);
             }
             let verified = self.keyring.verify(unverified, source).await?;
-            meters.count_secret(verified.key().0);
+            meters.count_secret(verified.key().0, self.clock.now().wall);
             if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
                 return self.keyring.visit(reply?, source).await.map(Taken::Answered);
             }
@@ -191,7 +191,7 @@ impl Gateway {
             accepted
         };
         // Only what is verified counts, or a forger could use up what a sender may send.
-        if source.rate_limit.as_ref().is_some_and(|limit| limit.check().is_err()) {
+        if source.rate_limit.as_ref().is_some_and(|limit| !limit.admits_one()) {
             return Err(Rejection::TooMany);
         }
         self.store(accepted, source, meters, line).await

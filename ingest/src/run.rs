@@ -16,14 +16,16 @@ use hookwell_common::lifecycle::{
 use hookwell_common::telemetry::{AdminServer, Health, Readiness, Registry, register_build_info};
 use hookwell_common::topics::{Topic, TopicSpec};
 
+use crate::advice::concerns;
 use crate::body::Budget;
 use crate::cli::Loaded;
 use crate::connection;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
-use crate::receive::{Gateway, Limits, Senders, Unique, receive, refuse_unknown};
-use crate::source::{Source, Sources};
+use crate::receive::{Gateway, Limits, Unique, receive, refuse_unknown};
+use crate::reload::{Reloader, tell, with_meters};
+use crate::source::Source;
 use crate::spool::Spool;
 
 /// How often Kafka is asked whether it is there, and how long it may take.
@@ -36,12 +38,16 @@ const BACKLOG: u32 = 4096;
 /// Receives until told to stop.
 pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Result<(), Failure> {
     let early_reload = note_early_reload().map_err(cannot_start)?;
-    let config = loaded.config.clone();
+    let (config, seen) = (loaded.config.clone(), loaded.seen.clone());
     let topics = Topics::of(&loaded);
-    let can_wait = spools(&loaded);
+    let can_wait = loaded.sources.values().any(Source::spools);
+    let concerns = concerns(&config, &loaded.sources);
+    tell(&concerns);
     let registry = Registry::new();
     let figures = Figures::default();
     let gateway = Arc::new(build(loaded, &registry, figures.clone())?);
+    let place = (config_path, environment);
+    let reloader = Reloader::new(Arc::clone(&gateway), place, (config.clone(), seen), concerns);
     let kafka = Mutex::new(Ok(()));
     let status = Status { kafka, gateway: Arc::clone(&gateway), figures, topics, unfit: OnceLock::new() };
     let status = Arc::new(status);
@@ -53,9 +59,10 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
     tracing::info!(admin = %admin.address(), sources = config.sources.len(), "ready to listen");
 
     let to_signals = Arc::clone(&gateway);
+    let order = reloader.start().map_err(cannot_start)?;
     let react = move |signal| match signal {
         Signal::Stop => stop(&to_signals),
-        Signal::Reload => reload(&to_signals, &config_path, &environment),
+        Signal::Reload => order.give(),
     };
     let served = actix_web::rt::System::new().block_on(serve(&config.ingest, gateway, &early_reload, react));
     served.map_err(cannot_start)??;
@@ -115,22 +122,6 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
     })
 }
 
-/// Whether a source has its events kept where Kafka cannot take them.
-fn spools(loaded: &Loaded) -> bool {
-    loaded.sources.values().any(Source::spools)
-}
-
-fn with_meters(sources: Sources, metrics: &Metrics) -> Senders {
-    let meters = |(name, source): (String, Source)| {
-        if source.scheme.is_unsigned() {
-            tracing::warn!(source = name, "unsigned = true: anybody who knows the URL may send");
-        }
-        let meters = metrics.of_source(&source);
-        (name, (source, meters))
-    };
-    sources.into_iter().map(meters).collect()
-}
-
 /// The outer error for the process, the inner for its listener.
 async fn serve(
     config: &IngestConfig,
@@ -182,27 +173,6 @@ fn stop(gateway: &Gateway) {
     gateway.stopping.store(true, Ordering::Relaxed);
     if let Some(server) = gateway.server.get() {
         drop(server.stop(true));
-    }
-}
-
-/// Swaps the senders for those of the configuration as it is now. A broken one is refused, and
-/// what runs keeps running.
-fn reload(gateway: &Gateway, path: &std::path::Path, environment: &Environment) {
-    match Loaded::load(path, environment) {
-        Ok(loaded) if gateway.spool.is_none() && spools(&loaded) => {
-            tracing::error!(
-                "not reloaded, and what was read before still counts: a source has on_enqueue_failure = \"spool\", and the directory of [ingest.spool] is opened at the next start only"
-            );
-        }
-        Ok(loaded) => {
-            let count = loaded.sources.len();
-            gateway.senders.store(Arc::new(with_meters(loaded.sources, &gateway.metrics)));
-            tracing::info!(
-                sources = count,
-                "reloaded sources and secrets; the rest takes effect at the next start"
-            );
-        }
-        Err(failure) => tracing::error!("not reloaded, and what was read before still counts: {failure}"),
     }
 }
 

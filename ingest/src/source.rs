@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookwell_common::config::{
@@ -59,9 +60,28 @@ pub struct Source {
     /// The sender's headers that are kept, in lower case.
     pub keep_headers: Vec<String>,
     /// The bound on verified events.
-    pub rate_limit: Option<DefaultDirectRateLimiter>,
+    pub rate_limit: Option<RateLimit>,
     /// What to do with an event that Kafka cannot take.
     pub on_enqueue_failure: EnqueueFailure,
+}
+
+/// The most that a source may send.
+#[derive(Clone, Debug)]
+pub struct RateLimit {
+    per_second: NonZeroU32,
+    limiter: Arc<DefaultDirectRateLimiter>,
+}
+
+impl RateLimit {
+    /// As many events in a second.
+    pub fn new(per_second: NonZeroU32) -> Self {
+        Self { per_second, limiter: Arc::new(RateLimiter::direct(Quota::per_second(per_second))) }
+    }
+
+    /// Whether one more may come now, which is then counted.
+    pub fn admits_one(&self) -> bool {
+        self.limiter.check().is_ok()
+    }
 }
 
 /// All senders, by name.
@@ -110,7 +130,7 @@ impl Source {
             event_type,
             pointers,
             keep_headers,
-            rate_limit: per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            rate_limit: per_second.map(RateLimit::new),
             on_enqueue_failure: config.on_enqueue_failure,
         })
     }
@@ -320,6 +340,15 @@ fn resolve_kept(config: &SourceConfig, preset: Option<&Preset>, faults: &mut Fau
 }
 
 impl Source {
+    /// Takes over from the same source as it was before a reload what it has used up of its rate.
+    pub fn succeed(&mut self, last: &Source) {
+        if let (Some(limit), Some(used)) = (&mut self.rate_limit, &last.rate_limit)
+            && limit.per_second == used.per_second
+        {
+            limit.clone_from(used);
+        }
+    }
+
     /// Whether its events are kept where Kafka cannot take them.
     pub fn spools(&self) -> bool {
         self.on_enqueue_failure == EnqueueFailure::Spool
@@ -363,5 +392,24 @@ impl Source {
             }
             _ => self.public_url.as_str().into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::tests::source;
+
+    #[test]
+    fn a_reload_gives_nobody_more_to_send_than_the_rate() {
+        let of_rate = |rate: u32| source(&format!("preset = \"github\"\nrate_limit = {rate}"), &["s3cret"]);
+        let is_same = |one: &Source, other: &Source| match (&one.rate_limit, &other.rate_limit) {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.limiter, &other.limiter),
+            (None, _) | (_, None) => false,
+        };
+        let (last, mut same, mut other) = (of_rate(5), of_rate(5), of_rate(6));
+        same.succeed(&last);
+        other.succeed(&last);
+        assert!(is_same(&same, &last) && !is_same(&other, &last));
     }
 }

@@ -19,6 +19,7 @@ mod system {
     pub(crate) mod ownership;
     pub(crate) mod receiving;
     pub(crate) mod replaying;
+    pub(crate) mod rotation;
     pub(crate) mod rude_clients;
     pub(crate) mod rude_handlers;
     pub(crate) mod runbook;
@@ -114,6 +115,7 @@ fn main() -> Result<ExitCode> {
         ("ownership", system::ownership::TESTS),
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
+        ("rotation", system::rotation::TESTS),
         ("rude_clients", system::rude_clients::TESTS),
         ("rude_handlers", system::rude_handlers::TESTS),
         ("runbook", system::runbook::TESTS),

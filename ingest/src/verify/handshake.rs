@@ -208,6 +208,16 @@ impl Handshake {
         &self.method
     }
 
+    /// Whether the URL that the sender was given is part of the answer.
+    pub fn tells_url(&self) -> bool {
+        let tells = |template: &Template| template.0.iter().any(|piece| matches!(piece, Piece::Ebay(_)));
+        match &self.body {
+            Body::Empty | Body::Fixed(_) => false,
+            Body::Text(template) => tells(template),
+            Body::Json(entries) => entries.iter().any(|(_, template)| tells(template)),
+        }
+    }
+
     /// What to answer to `request`; `None` where it is no handshake of this kind, or not yet known to
     /// be the sender's where it must be.
     pub fn answer(

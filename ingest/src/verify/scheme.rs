@@ -252,6 +252,11 @@ impl Scheme {
         self.ways.iter().any(|way| matches!(way, Way::Unsigned))
     }
 
+    /// Whether the URL is signed in one way at least, if not in all.
+    pub fn may_cover_url(&self) -> bool {
+        self.ways.iter().any(|way| way.facts().covers_url)
+    }
+
     /// What is known of it without any request: of several ways, the first names the header, and only
     /// what all of them need must be there.
     pub fn facts(&self) -> Facts {

@@ -16,6 +16,7 @@ use crate::{Common, tests};
 tests![
     a_checked_configuration_is_shown_whole_without_secrets_and_can_be_read_again,
     ten_faults_are_told_at_once_each_with_its_line_and_what_to_do,
+    what_can_go_wrong_is_told_with_its_figure_and_stops_nothing,
     a_source_without_a_scheme_or_a_secret_starts_nothing,
     a_signing_secret_that_is_missing_starts_no_processor,
     a_variable_overrides_the_file_and_one_that_names_nothing_is_a_fault,
@@ -62,7 +63,8 @@ fn a_checked_configuration_is_shown_whole_without_secrets_and_can_be_read_again(
             "[[destinations]]\nname = \"orders\"\nkind = \"http\"\nurl = \"http://user:hunter3@localhost/\"\n".to_owned();
     })?;
     for (program, shown) in both(&stage, &["--check-config"])? {
-        ensure!(shown.status == Some(0) && shown.err.is_empty(), "{program}: {shown:?}");
+        let is_advice = |line: &str| program == "ingest" && line.starts_with("ingest: warning: ");
+        ensure!(shown.status == Some(0) && shown.err.lines().all(is_advice), "{program}: {shown:?}");
         for words in
             ["max_body_bytes = 1048576", "dedupe_window = \"7days\"", "name = \"stripe\"", "max_attempts = 3"]
         {
@@ -133,6 +135,32 @@ fn ten_faults_are_told_at_once_each_with_its_line_and_what_to_do(common: &Common
             ensure!(told.err.contains("10 faults"), "{program}: {}", told.err);
         }
     }
+    Ok(())
+}
+
+fn what_can_go_wrong_is_told_with_its_figure_and_stops_nothing(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.ingest = "publish_timeout = \"6s\"".to_owned();
+        settings.sources = "[[sources]]\nname = \"open\"\nunsigned = true\n".to_owned();
+    })?;
+    let expected = [
+        "sources[0].on_enqueue_failure: is \"reject\", and this sender never sends again",
+        "sources[2].preset: this sender waits 5s for an answer, and Kafka may take 6s",
+        "sources[4].event_id: is left out",
+        "sources[4].unsigned: is true: anybody who knows the URL may send",
+    ];
+    let checked = stage.ingest_answers(&["--check-config"])?;
+    ensure!(checked.status == Some(0), "{checked:?}");
+    let ingest = stage.ingest()?;
+    let log = ingest.logged();
+    for words in expected {
+        let start = format!("ingest: warning: {}:", stage.config().display());
+        let is_it = |line: &&str| line.starts_with(&start) && line.contains(words);
+        ensure!(checked.err.lines().filter(is_it).count() == 1, "{words} is not in {}", checked.err);
+        let is_it = |line: &&str| line.contains("WARN") && line.contains(words);
+        ensure!(log.lines().filter(is_it).count() == 1, "{words} is not in {log}");
+    }
+    ensure!(checked.err.lines().count() == expected.len(), "{}", checked.err);
     Ok(())
 }
 

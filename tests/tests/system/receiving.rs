@@ -1,14 +1,14 @@
 //! What ingest answers, and what lies on Kafka afterwards: the contract of `docs/http.md`.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::program::Program;
 use hookwell_tests::sender::{SECRET, Sender, Signed, now_in_seconds, post};
 use hookwell_tests::socket::{Answered, Socket, head, request};
-use hookwell_tests::stage::{Settings, Stage};
+use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 use rustix::process::Signal;
 
@@ -21,7 +21,6 @@ tests![
     what_does_not_fit_into_memory_is_shed_with_503_while_the_rest_waits_for_kafka,
     only_allowed_addresses_may_send_and_only_proxies_may_name_them,
     an_accepted_event_lies_on_the_topic_byte_for_byte_with_its_headers,
-    a_secret_is_rotated_under_a_stream_of_requests_and_none_fails,
     an_order_to_reload_that_comes_during_the_start_is_followed_and_not_fatal,
     a_faulty_configuration_is_not_taken_over_and_the_old_one_still_counts,
     what_was_acknowledged_when_ingest_ended_lies_on_the_topic,
@@ -263,80 +262,6 @@ fn an_accepted_event_lies_on_the_topic_byte_for_byte_with_its_headers(common: &C
 fn reload(ingest: &Program, times: usize, word: &str) -> Result<()> {
     ingest.signal(Signal::HUP)?;
     wait::until(word, || Ok((ingest.logged().matches(word).count() == times).then_some(())))
-}
-
-fn a_secret_is_rotated_under_a_stream_of_requests_and_none_fails(common: &Common) -> Result<()> {
-    const OLD: &str = "the old secret";
-    const NEW: &str = "the new secret";
-    let stage = common.stage()?;
-    let files = [("old", OLD), ("new", NEW)].map(|(name, secret)| (stage.folder().join(name), secret));
-    files.iter().try_for_each(|(file, secret)| std::fs::write(file, secret))?;
-    let [old, new] = files.map(|(file, _)| format!("{{ file = {file:?} }}"));
-    let configure = |secrets: String| {
-        stage.rewrite(|settings: &mut Settings| {
-            settings.sources =
-                format!("[[sources]]\nname = \"turns\"\npreset = \"github\"\nsecrets = [{secrets}]\n");
-        })
-    };
-    configure(old.clone())?;
-    let ingest = stage.ingest()?;
-
-    let (knows_new, is_over, sent) = (AtomicBool::new(false), AtomicBool::new(false), AtomicUsize::new(0));
-    let signed_old = AtomicUsize::new(0);
-    let stream = || -> Result<()> {
-        while !is_over.load(Ordering::Relaxed) {
-            signed_old.fetch_add(1, Ordering::SeqCst);
-            let secret = if knows_new.load(Ordering::SeqCst) { NEW } else { OLD };
-            if secret == NEW {
-                signed_old.fetch_sub(1, Ordering::SeqCst);
-            }
-            let number = sent.fetch_add(1, Ordering::Relaxed);
-            let event = Sender::GitHub.sign_as(secret, 0, &format!("id-{number}"), "{}").to("turns");
-            let (status, text) = post(stage.port, &event)?;
-            ensure!(status == 200, "request {number}: {status} {text}");
-            if secret == OLD {
-                signed_old.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
-        Ok(())
-    };
-    let until_sent_more = || {
-        let before = sent.load(Ordering::Relaxed);
-        wait::until("more requests", || Ok((before + 50 < sent.load(Ordering::Relaxed)).then_some(())))
-    };
-    thread::scope(|scope| -> Result<()> {
-        let streams = [scope.spawn(stream), scope.spawn(stream), scope.spawn(stream)];
-        let rotated = (|| {
-            until_sent_more()?;
-            configure(format!("{old}, {new}"))?;
-            reload(&ingest, 1, "reloaded sources")?;
-            knows_new.store(true, Ordering::SeqCst);
-            wait::until("the last request with the old secret", || {
-                Ok((signed_old.load(Ordering::SeqCst) == 0).then_some(()))
-            })?;
-            until_sent_more()?;
-            configure(new.clone())?;
-            reload(&ingest, 2, "reloaded sources")?;
-            until_sent_more()
-        })();
-        is_over.store(true, Ordering::Relaxed);
-        streams
-            .into_iter()
-            .try_for_each(|stream| stream.join().map_err(|_| anyhow::anyhow!("a panic"))?)?;
-        rotated
-    })?;
-    let matches = |secret| {
-        ingest.metric(
-            "hookwell_ingest_secret_matches_total",
-            &["source=\"turns\"", &format!("secret=\"{secret}\"")],
-        )
-    };
-    ensure!(matches(0)? > 0.0 && matches(1)? > 0.0);
-    ensure!(matches(0)? + matches(1)? == sent.load(Ordering::Relaxed) as f64);
-    let late = Sender::GitHub.sign_as(OLD, 0, "late", "{}").to("turns");
-    ensure!(post(stage.port, &late)?.0 == 403, "the old secret still counts");
-    ensure!(stage.reader.read(&stage.topic("events"))?.len() == sent.load(Ordering::Relaxed));
-    Ok(())
 }
 
 fn an_order_to_reload_that_comes_during_the_start_is_followed_and_not_fatal(common: &Common) -> Result<()> {

@@ -298,15 +298,24 @@ fn a_secret_is_rotated(common: &Common) -> Result<()> {
     let told = operator.types("secret_matches_total")?;
     ensure!(told.contains("secret=\"new\",source=\"acme\"} 1"), "{told}");
     ensure!(told.contains("secret=\"old\",source=\"acme\"}"), "{told}");
+
+    fs::write(stage.folder().join("acme-old"), "the new one")?;
+    fs::write(stage.folder().join("acme-new"), "the newest one")?;
+    wait::until("the newest one to be known", || {
+        Ok((post(stage.port, &signed("the newest one", "6"))?.0 == 200).then_some(()))
+    })?;
+    ensure!(post(stage.port, &signed("the new one", "7"))?.0 == 200);
+    let told = operator.types("hookwell_ingest_config_reloads_total")?;
+    ensure!(told.contains("hookwell_ingest_config_last_reload_successful 1"), "{told}");
     operator.closes()?;
 
     let only_new = table.replace(&format!(", {{ file = \"{folder}/acme-old\", id = \"old\" }}"), "");
     stage.rewrite(|settings| settings.sources = only_new)?;
     ingest.signal(Signal::HUP)?;
     wait::until("the old one to be refused", || {
-        Ok((post(stage.port, &signed("the old one", "4"))?.0 == 403).then_some(()))
+        Ok((post(stage.port, &signed("the new one", "4"))?.0 == 403).then_some(()))
     })?;
-    ensure!(post(stage.port, &signed("the new one", "5"))?.0 == 200);
+    ensure!(post(stage.port, &signed("the newest one", "5"))?.0 == 200);
     Ok(())
 }
 
