@@ -58,6 +58,8 @@ pub struct Source {
     pub rate_limit: Option<DefaultDirectRateLimiter>,
     /// What to do with an event that Kafka cannot take.
     pub on_enqueue_failure: EnqueueFailure,
+    /// Keeps what fails verification, so much of it in a second.
+    pub quarantine: Option<DefaultDirectRateLimiter>,
 }
 
 /// All senders, by name.
@@ -88,6 +90,7 @@ impl Source {
         let places = event_id.iter().chain(&event_type).flat_map(ValueRule::places);
         let pointers = Pointers::of(places);
         let per_second = config.rate_limit.and_then(NonZeroU32::new);
+        let kept = NonZeroU32::new(config.quarantine_rate_limit).filter(|_| config.quarantine);
         Some(Self {
             name: config.name.clone(),
             scheme: scheme?,
@@ -107,6 +110,7 @@ impl Source {
             keep_headers,
             rate_limit: per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
             on_enqueue_failure: config.on_enqueue_failure,
+            quarantine: kept.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
         })
     }
 }
@@ -280,6 +284,16 @@ impl Source {
     /// Whether its events are kept where Kafka cannot take them.
     pub fn spools(&self) -> bool {
         self.on_enqueue_failure == EnqueueFailure::Spool
+    }
+
+    /// Whether what fails verification is kept.
+    pub fn quarantines(&self) -> bool {
+        self.quarantine.is_some()
+    }
+
+    /// Whether what it sends proves itself, so that it can be verified again by whoever has it.
+    pub fn is_provable(&self) -> bool {
+        !self.scheme.is_unsigned() && !self.needs_proxy
     }
 
     /// Whether it sends requests with this method.
