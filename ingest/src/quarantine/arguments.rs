@@ -28,19 +28,19 @@ pub struct QuarantineArguments {
     until: Option<Moment>,
 
     /// List request by request.
-    #[arg(long, requires = "list_quarantine")]
+    #[arg(long, requires = "quarantine", conflicts_with = "release_quarantine")]
     pub records: bool,
 
     /// List also those that were released.
-    #[arg(long, requires = "list_quarantine")]
+    #[arg(long, requires = "quarantine", conflicts_with = "release_quarantine")]
     pub all: bool,
 
     /// Say what a release would do, and do nothing.
-    #[arg(long, requires = "release_quarantine")]
+    #[arg(long, requires = "quarantine", conflicts_with = "list_quarantine")]
     pub dry_run: bool,
 
     /// The most to release.
-    #[arg(long, value_name = "N", requires = "release_quarantine", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", requires = "quarantine", conflicts_with = "list_quarantine", allow_hyphen_values = true, value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
 }
 
