@@ -124,7 +124,7 @@ mod tests {
         let is_meant = |metric: &&prometheus::proto::Metric| {
             metric.get_label().iter().any(|label| label.value() == reason)
         };
-        family.get_metric().iter().filter(is_meant).map(|metric| metric.get_counter().value()).sum()
+        family.get_metric().iter().filter(is_meant).map(|metric| metric.get_counter().get_value()).sum()
     }
 
     #[test]
