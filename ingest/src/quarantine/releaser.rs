@@ -214,11 +214,10 @@ impl Releaser {
     /// arrived that is left to Kafka: its own end fences what may still be under way. Nothing more is
     /// released by this producer, and whether anything was is for the next run to see.
     fn abort(&self, cause: KafkaError) -> ReleaseError {
-        let is_clear = match &cause {
-            KafkaError::MessageProduction(code) => {
-                ![RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight].contains(code)
-            }
-            other => verdict(other) == Verdict::Abort,
+        let is_clear = if let KafkaError::MessageProduction(code) = &cause {
+            ![RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight].contains(code)
+        } else {
+            verdict(&cause) == Verdict::Abort
         };
         if is_clear && let Err(error) = self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)) {
             tracing::debug!(%error, "the transaction was not aborted; Kafka does that after its time-out");
