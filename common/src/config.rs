@@ -98,7 +98,7 @@ impl Config {
             tiers: u16::try_from(self.retry.tiers.len()).unwrap_or(u16::MAX),
             max_body_bytes: self.ingest.max_body_bytes,
             dedupe_window: self.processor.dedupe_window,
-            quarantine: false,
+            quarantine: self.sources.iter().any(|source| source.quarantine),
         }
     }
 
@@ -165,6 +165,14 @@ impl Config {
         if self.ingest.spool.path.is_some() && self.ingest.spool.max_bytes < largest.saturating_mul(2) {
             let what = "must be at least twice max_body_bytes, or the largest event might never fit";
             refuse("ingest.spool.max_bytes", what.to_owned());
+        }
+        let plan = self.topic_plan();
+        if plan.quarantine && self.kafka.retention.quarantine_bytes < plan.least_quarantine_bytes() {
+            let what = format!(
+                "must be at least {}, two segments of the largest request for each of kafka.partitions, or hardly anything would stay",
+                plan.least_quarantine_bytes()
+            );
+            refuse("kafka.retention.quarantine_bytes", what);
         }
         let window = self.processor.dedupe_window;
         for (key, retention) in

@@ -277,9 +277,18 @@ fn names_are_unique_and_none_is_the_name_of_the_rest() {
 }
 
 #[test]
-fn what_is_not_built_yet_is_refused_rather_than_ignored() {
-    let fault = only_fault("[[sources]]\nname = 'a'\nquarantine = true");
-    assert!(fault.contains("not in this version"), "{fault}");
+fn a_quarantine_is_asked_for_where_something_can_be_verified_again() {
+    let source = "[[sources]]\nname = 'a'\nquarantine = true\n";
+    let config = parse(source).unwrap();
+    assert!(config.topic_plan().quarantine && config.sources[0].quarantine_rate_limit == 10);
+    assert_eq!(parse(&config.to_string()).unwrap().to_string(), config.to_string());
+    assert!(!parse("[[sources]]\nname = 'a'").unwrap().topic_plan().quarantine);
+    let fault = only_fault(&format!("{source}unsigned = true"));
+    assert!(fault.contains("no use to a source that is unsigned"), "{fault}");
+    let fault = only_fault(&format!("{source}client_certificate = 'x-cert'"));
+    assert!(fault.contains("proxy's word"), "{fault}");
+    let fault = only_fault(&format!("{source}[kafka.retention]\nquarantine_bytes = 1000"));
+    assert!(fault.contains("must be at least 28311552"), "{fault}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub const ALL: &[&str] = &[
     "revoke-drained",
     "replay-published",
     "replay-acknowledged",
+    "release-event-sent",
+    "release-committing",
+    "release-committed",
 ];
 
 /// Guards that a test can lift. Most are lifted in the model of the processor alone, and this is

@@ -46,6 +46,39 @@ pub const FORCED: &str = "hookwell-forced";
 /// where Kafka has forgotten that.
 pub const TRANSACTION: &str = "hookwell-transaction";
 
+/// The configured source to which a request in quarantine was sent.
+pub const REQUEST_SOURCE: &str = "hookwell-request-source";
+/// Why it failed verification.
+pub const REQUEST_REASON: &str = "hookwell-request-reason";
+/// When ingest received it, milliseconds since the epoch.
+pub const REQUEST_RECEIVED_AT: &str = "hookwell-request-received-at";
+/// Something that no other request has: it stands in for an event id where the sender gives none and
+/// each event counts as new.
+pub const REQUEST_UNIQUE: &str = "hookwell-request-unique";
+/// The method.
+pub const REQUEST_METHOD: &str = "hookwell-request-method";
+/// What followed `?` in the request's target.
+pub const REQUEST_QUERY: &str = "hookwell-request-query";
+/// The address of the connection.
+pub const REQUEST_PEER: &str = "hookwell-request-peer";
+/// On a record that tells of a release: the offset of the request, on the same partition.
+pub const RELEASED_OFFSET: &str = "hookwell-released-offset";
+/// On a record that tells of a release: which event the request was, hashed.
+pub const RELEASED_EVENT: &str = "hookwell-released-event";
+
+/// Every fixed name on the quarantine topic, in the order in which records carry them.
+pub const QUARANTINE: &[&str] = &[
+    REQUEST_SOURCE,
+    REQUEST_REASON,
+    REQUEST_RECEIVED_AT,
+    REQUEST_UNIQUE,
+    REQUEST_METHOD,
+    REQUEST_QUERY,
+    REQUEST_PEER,
+    RELEASED_OFFSET,
+    RELEASED_EVENT,
+];
+
 /// The value of [`CE_SPECVERSION`].
 pub const SPEC_VERSION: &str = "1.0";
 

@@ -77,6 +77,33 @@ impl fmt::Display for Timestamp {
     }
 }
 
+/// A moment as people give it on a command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// So long ago.
+    Ago(Duration),
+    /// At that time.
+    At(Timestamp),
+}
+
+impl Moment {
+    /// Reads `2h`, RFC 3339 or seconds since the epoch.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let at = Timestamp::parse(text).map(Moment::At);
+        at.or_else(|| humantime::parse_duration(text).ok().map(Moment::Ago)).ok_or_else(|| {
+            format!("{text:?} is neither a duration such as 2h nor a time such as 2026-11-24T09:00:00Z")
+        })
+    }
+
+    /// The moment, seen from `now`.
+    pub fn seen_from(self, now: Timestamp) -> Timestamp {
+        match self {
+            Moment::Ago(duration) => now.minus(duration),
+            Moment::At(moment) => moment,
+        }
+    }
+}
+
 /// The present on two clocks: one that other processes share, and one that never jumps.
 ///
 /// Waiting is measured on `mono`, so that a stepped wall clock neither shortens nor lengthens a
@@ -111,6 +138,17 @@ mod tests {
         assert_eq!(Timestamp::parse("1577862000"), Some(noon));
         assert_eq!(Timestamp::parse("yesterday"), None);
         assert_eq!(Timestamp::parse("1950-01-01T00:00:00Z"), None);
+    }
+
+    #[test]
+    fn moments_are_durations_or_times() {
+        let now = Timestamp::from_seconds(10_000);
+        let moment = |text| Moment::parse(text).map(|moment| moment.seen_from(now));
+        assert_eq!(moment("2h"), Ok(Timestamp::from_seconds(2_800)));
+        assert_eq!(moment("1970-01-01T01:00:00Z"), Ok(Timestamp::from_seconds(3_600)));
+        assert_eq!(moment("3600"), Ok(Timestamp::from_seconds(3_600)));
+        assert!(moment("yesterday").unwrap_err().contains("2026-11-24T09:00:00Z"));
+        assert!(moment("-2h").is_err());
     }
 
     #[test]

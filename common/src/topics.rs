@@ -19,6 +19,10 @@ pub const HOP_OVERHEAD_BYTES: usize = 16 * 1024;
 /// kept for much longer than the window in which they are recognised.
 const DELETE_SEGMENT: Duration = Duration::from_secs(6 * 3600);
 
+/// Kafka takes no shorter segment, and none longer than its own default makes sense.
+const SMALLEST_SEGMENT: u64 = 1024 * 1024;
+const LARGEST_SEGMENT: u64 = 1024 * 1024 * 1024;
+
 /// A topic of ours, by what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Topic {
@@ -98,6 +102,9 @@ pub struct TopicSpec {
     pub segment: Option<Duration>,
     /// The largest batch that is taken, in bytes.
     pub max_message_bytes: usize,
+    /// The length of a segment, and of what stays of a partition beside the segment that is written,
+    /// for topics that are bounded in bytes.
+    pub segment_bytes: Option<u64>,
 }
 
 impl TopicSpec {
@@ -108,8 +115,11 @@ impl TopicSpec {
             ("message.timestamp.type", "LogAppendTime".to_owned()),
             ("max.message.bytes", self.max_message_bytes.to_string()),
             ("retention.ms", self.retention.as_millis().to_string()),
-            ("retention.bytes", "-1".to_owned()),
+            ("retention.bytes", self.segment_bytes.map_or("-1".to_owned(), |bytes| bytes.to_string())),
         ];
+        if let Some(bytes) = self.segment_bytes {
+            settings.push(("segment.bytes", bytes.to_string()));
+        }
         if let Some(segment) = self.segment {
             settings.push(("segment.ms", segment.as_millis().to_string()));
         }
@@ -149,9 +159,31 @@ impl TopicPlan<'_> {
         let state_retention = self.dedupe_window.saturating_add(DAY);
         specs.push(self.spec(Topic::State, Cleanup::CompactDelete, state_retention, Some(HOUR)));
         if self.quarantine {
-            specs.push(self.spec(Topic::Quarantine, Cleanup::Delete, retention.quarantine, Some(HOUR)));
+            specs.push(self.quarantine_spec());
         }
         specs
+    }
+
+    /// How the topic of what failed verification must look. Strangers fill it, so it is bounded in
+    /// bytes as well.
+    pub fn quarantine_spec(&self) -> TopicSpec {
+        let retention = &self.kafka.retention;
+        let partitions = u64::try_from(self.kafka.partitions).unwrap_or(1).max(1);
+        let half_a_share = retention.quarantine_bytes / partitions / 2;
+        let segment = half_a_share.clamp(self.least_segment_bytes(), LARGEST_SEGMENT);
+        let spec = self.spec(Topic::Quarantine, Cleanup::Delete, retention.quarantine, Some(HOUR));
+        TopicSpec { segment_bytes: Some(segment), ..spec }
+    }
+
+    /// The least that the quarantine topic can be bounded to.
+    pub fn least_quarantine_bytes(&self) -> u64 {
+        let partitions = u64::try_from(self.kafka.partitions).unwrap_or(1).max(1);
+        self.least_segment_bytes().saturating_mul(2 * partitions)
+    }
+
+    fn least_segment_bytes(&self) -> u64 {
+        let record = u64::try_from(max_record_bytes(self.max_body_bytes)).unwrap_or(u64::MAX);
+        record.max(SMALLEST_SEGMENT)
     }
 
     /// How the one topic must look.
@@ -175,6 +207,7 @@ impl TopicPlan<'_> {
             retention,
             segment,
             max_message_bytes: max_record_bytes(self.max_body_bytes) + hop,
+            segment_bytes: None,
         }
     }
 }
@@ -203,6 +236,28 @@ mod tests {
         let ours = ["webhooks.events", "webhooks.retry.3", "webhooks.dlq", "webhooks.state"];
         assert!(ours.iter().all(|name| Topic::is_ours(name, "webhooks")));
         assert!(!Topic::is_ours("webhooks.out", "webhooks") && !Topic::is_ours("other.events", "webhooks"));
+    }
+
+    #[test]
+    fn what_strangers_send_takes_no_more_than_its_bound() {
+        let mut kafka = KafkaConfig { partitions: 12, ..KafkaConfig::default() };
+        kafka.retention.quarantine_bytes = 240_000_000;
+        let plan = TopicPlan {
+            kafka: &kafka,
+            tiers: 1,
+            max_body_bytes: 1000,
+            dedupe_window: 7 * DAY,
+            quarantine: true,
+        };
+        // Deletion leaves the open segment alone, and what `retention.bytes` allows beside it.
+        let spec = plan.quarantine_spec();
+        let setting = |name: &str| {
+            let found = spec.settings().into_iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| value)
+        };
+        assert_eq!(setting("retention.bytes"), Some("10000000".to_owned()));
+        assert_eq!(setting("segment.bytes"), Some("10000000".to_owned()));
+        assert_eq!(plan.least_quarantine_bytes(), 2 * 12 * 1024 * 1024);
     }
 
     #[test]

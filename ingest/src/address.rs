@@ -7,6 +7,31 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::source::Source;
+use crate::verify::request::RequestHeaders;
+
+/// Whether `source` takes a request with these headers from `peer`, which is `None` where nobody knows
+/// who that is.
+pub fn is_allowed(
+    source: &Source,
+    peer: Option<IpAddr>,
+    headers: &dyn RequestHeaders,
+    trusted: &[IpNet],
+) -> bool {
+    if source.allow_from.is_empty() && !source.needs_proxy {
+        return true;
+    }
+    let Some(peer) = peer else { return false };
+    if source.needs_proxy && !contains(trusted, peer) {
+        return false;
+    }
+    if source.allow_from.is_empty() {
+        return true;
+    }
+    let forwarded: Vec<_> = (0..).map_while(|n| headers.nth("x-forwarded-for", n)).collect();
+    contains(&source.allow_from, client_address(peer, forwarded.into_iter(), trusted))
+}
+
 /// The client's address: that of the connection unless a trusted proxy forwards for another.
 /// `forwarded_for` holds the values of `X-Forwarded-For`, in order.
 pub fn client_address<'v>(

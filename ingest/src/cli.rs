@@ -14,14 +14,17 @@ use hookwell_common::telemetry::{Aspect, VERSION, check_health, start_logging};
 use hookwell_common::watch::Look;
 
 use crate::advice::concerns;
+use crate::quarantine::arguments::QuarantineArguments;
 use crate::reload::look_at;
 use crate::source::{Sources, resolve_all};
-use crate::{list_presets, run, send_test, verify_file};
+use crate::{list_presets, quarantine, run, send_test, verify_file};
 
 /// Receives webhooks: verifies them, puts them on Kafka, and answers 200 once Kafka has them.
 #[derive(Debug, Parser)]
 #[command(name = "ingest", version = VERSION)]
-#[command(group = ArgGroup::new("command").args(["check_config", "healthcheck", "verify", "send_test", "list_presets"]))]
+#[command(group = ArgGroup::new("command").args(["check_config", "healthcheck", "verify", "send_test", "list_presets", "list_quarantine", "release_quarantine"]))]
+#[command(group = ArgGroup::new("quarantine").args(["list_quarantine", "release_quarantine"]))]
+#[command(group = ArgGroup::new("paced").args(["send_test", "release_quarantine"]))]
 pub struct Arguments {
     /// The configuration, one TOML file for both programs.
     #[arg(long, value_name = "FILE", default_value = "hookwell.toml")]
@@ -55,8 +58,8 @@ pub struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, requires = "send_test")]
     count: u32,
 
-    /// The most to send in a time, such as 50/s.
-    #[arg(long, value_name = "N/s", requires = "send_test", allow_hyphen_values = true, value_parser = parse_rate)]
+    /// The most to send or to release in a time, such as 50/s.
+    #[arg(long, value_name = "N/s", requires = "paced", allow_hyphen_values = true, value_parser = parse_rate)]
     rate: Option<NonZeroU32>,
 
     /// The body to send.
@@ -83,7 +86,18 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME", num_args = 0..=1)]
     list_presets: Option<Option<String>>,
 
-    /// How --verify and --list-presets print.
+    /// List what failed verification and was kept, by source and reason.
+    #[arg(long)]
+    list_quarantine: bool,
+
+    /// Verify again what was kept, as of when it was received, and pass on what is genuine by now.
+    #[arg(long)]
+    release_quarantine: bool,
+
+    #[command(flatten)]
+    kept: QuarantineArguments,
+
+    /// How --verify, --list-presets and the two of the quarantine print.
     #[arg(long, value_enum, default_value = "text")]
     output: Output,
 }
@@ -138,6 +152,12 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
         return send_test::send(&loaded, name, &plan);
     }
     start_logging(loaded.config.log);
+    if arguments.list_quarantine {
+        return quarantine::list(&loaded, &arguments.kept, arguments.output);
+    }
+    if arguments.release_quarantine {
+        return quarantine::release(&loaded, &arguments.kept, arguments.rate, arguments.output);
+    }
     run::run(loaded, arguments.config, environment)
 }
 

@@ -12,6 +12,7 @@ pub mod verify;
 
 pub mod accept;
 pub mod publish;
+pub mod quarantine;
 pub mod rejection;
 pub mod respond;
 pub mod spool;

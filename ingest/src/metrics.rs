@@ -52,6 +52,8 @@ pub const SPOOL_FAULTS_TOTAL: &str = "hookwell_ingest_spool_faults_total";
 pub const KEY_FETCHES_TOTAL: &str = "hookwell_ingest_key_fetches_total";
 /// Requests kept in quarantine. Labels: `source`.
 pub const QUARANTINED_TOTAL: &str = "hookwell_ingest_quarantined_total";
+/// Requests that failed verification and could not be kept. Labels: `source`, `reason`.
+pub const QUARANTINE_DROPPED_TOTAL: &str = "hookwell_ingest_quarantine_dropped_total";
 /// Bytes of bodies that are being received or published.
 pub const BUFFERED_BYTES: &str = "hookwell_ingest_buffered_bytes";
 /// Records that wait in librdkafka for Kafka.
@@ -80,6 +82,7 @@ pub const ALL: &[&str] = &[
     SPOOL_FAULTS_TOTAL,
     KEY_FETCHES_TOTAL,
     QUARANTINED_TOTAL,
+    QUARANTINE_DROPPED_TOTAL,
     BUFFERED_BYTES,
     KAFKA_QUEUE_RECORDS,
     KAFKA_QUEUE_BYTES,
@@ -104,7 +107,7 @@ pub struct Metrics {
     request_seconds: HistogramVec,
     secrets: SecretMeters,
     last_event: GaugeVec,
-    quarantined: IntCounterVec,
+    quarantine: Quarantine,
     /// [`PUBLISH_SECONDS`].
     pub publish_seconds: Histogram,
     /// [`IN_FLIGHT`].
@@ -181,6 +184,81 @@ pub struct SourceMeters {
     pub request_seconds: Histogram,
     /// [`LAST_EVENT_TIMESTAMP_SECONDS`].
     pub last_event: Gauge,
+    /// What is kept of what fails verification.
+    pub quarantine: QuarantineMeters,
+}
+
+/// What counts requests that failed verification, of all sources.
+#[derive(Clone, Debug)]
+struct Quarantine {
+    kept: IntCounterVec,
+    dropped: IntCounterVec,
+}
+
+/// What counts requests of one source that failed verification.
+#[derive(Clone, Debug)]
+pub struct QuarantineMeters {
+    kept: IntCounter,
+    dropped: HashMap<Dropped, IntCounter>,
+}
+
+/// Why a request that failed verification could not be kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dropped {
+    /// There were more in this second than are kept.
+    Rate,
+    /// Its headers are too long.
+    TooLarge,
+    /// Too many wait for Kafka already.
+    QueueFull,
+    /// Kafka is away, or did not take it.
+    Unavailable,
+}
+
+impl Dropped {
+    const ALL: [Dropped; 4] = [Dropped::Rate, Dropped::TooLarge, Dropped::QueueFull, Dropped::Unavailable];
+
+    fn label(self) -> &'static str {
+        match self {
+            Dropped::Rate => "rate",
+            Dropped::TooLarge => "too_large",
+            Dropped::QueueFull => "queue_full",
+            Dropped::Unavailable => "unavailable",
+        }
+    }
+}
+
+impl Quarantine {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let kept = opts(QUARANTINED_TOTAL, "Requests kept in quarantine.");
+        let dropped = opts(QUARANTINE_DROPPED_TOTAL, "Requests that could not be kept in quarantine.");
+        Ok(Self {
+            kept: register(registry, IntCounterVec::new(kept, &["source"])?)?,
+            dropped: register(registry, IntCounterVec::new(dropped, &["source", "reason"])?)?,
+        })
+    }
+
+    fn of(&self, source: &str) -> QuarantineMeters {
+        let dropped = |reason: Dropped| (reason, self.dropped.with_label_values(&[source, reason.label()]));
+        QuarantineMeters {
+            kept: self.kept.with_label_values(&[source]),
+            dropped: Dropped::ALL.into_iter().map(dropped).collect(),
+        }
+    }
+}
+
+impl QuarantineMeters {
+    /// Counts a request that Kafka has.
+    pub fn count_kept(&self) {
+        self.kept.inc();
+    }
+
+    /// Counts a request that is not kept.
+    pub fn count_dropped(&self, reason: Dropped) {
+        if let Some(counter) = self.dropped.get(&reason) {
+            counter.inc();
+        }
+    }
 }
 
 impl Metrics {
@@ -204,16 +282,20 @@ impl Metrics {
                 &["source"],
             )?,
         )?;
-        let quarantined = register(
-            registry,
-            IntCounterVec::new(opts(QUARANTINED_TOTAL, "Requests kept in quarantine."), &["source"])?,
-        )?;
+        let quarantine = Quarantine::register(registry)?;
         let seconds =
             HistogramOpts::new(PUBLISH_SECONDS, "From handing an event to Kafka to its acknowledgement.");
         let publish_seconds =
             register(registry, Histogram::with_opts(seconds.buckets(SECONDS_BUCKETS.to_vec()))?)?;
-        let unknown =
-            SourceMeters::new(UNKNOWN_NAME, &[], &requests, &request_seconds, &secrets, &last_event);
+        let unknown = SourceMeters::new(
+            UNKNOWN_NAME,
+            &[],
+            &requests,
+            &request_seconds,
+            &secrets,
+            &last_event,
+            &quarantine,
+        );
         Ok(Self {
             publish_seconds,
             in_flight: register(
@@ -243,7 +325,7 @@ impl Metrics {
             request_seconds,
             secrets,
             last_event,
-            quarantined,
+            quarantine,
             unknown,
         })
     }
@@ -251,7 +333,6 @@ impl Metrics {
     /// The counters of `source`, from now on there at zero.
     pub fn of_source(&self, source: &Source) -> SourceMeters {
         let name = source.name.as_str();
-        self.quarantined.with_label_values(&[name]);
         let labels: Vec<_> = source.keys.iter().map(|key| key.label.as_str()).collect();
         SourceMeters::new(
             name,
@@ -260,6 +341,7 @@ impl Metrics {
             &self.request_seconds,
             &self.secrets,
             &self.last_event,
+            &self.quarantine,
         )
     }
 
@@ -347,6 +429,7 @@ impl SourceMeters {
         request_seconds: &HistogramVec,
         secrets: &SecretMeters,
         last_event: &GaugeVec,
+        quarantine: &Quarantine,
     ) -> Self {
         let rejected =
             |rejection: Rejection| (rejection, requests.with_label_values(&[source, rejection.label()]));
@@ -362,6 +445,7 @@ impl SourceMeters {
             secrets: labels.iter().map(secret).collect(),
             request_seconds: request_seconds.with_label_values(&[source]),
             last_event: last_event.with_label_values(&[source]),
+            quarantine: quarantine.of(source),
         }
     }
 
@@ -415,7 +499,6 @@ mod tests {
         assert!(ALL.iter().all(|name| name.starts_with("hookwell_ingest_")));
         let registry = Registry::new();
         let metrics = Metrics::register(&registry).unwrap();
-        metrics.quarantined.with_label_values(&["x"]);
         metrics.secrets.matches.with_label_values(&["x", "0"]);
         metrics.secrets.last_match.with_label_values(&["x", "0"]);
         let mut registered: Vec<_> =

@@ -1,5 +1,6 @@
 //! HTTP to answer: the one way that a request takes through ingest.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,12 +19,14 @@ use ipnet::IpNet;
 use prometheus::IntGauge;
 
 use crate::accept::{Accepted, accept};
-use crate::address::{client_address, contains};
+use crate::address::is_allowed;
 use crate::body::{Budget, read_body};
 use crate::connection::Connection;
 use crate::keyring::Keyring;
-use crate::metrics::{ACCEPTED, HANDSHAKE, Metrics, SPOOLED, SourceMeters};
+use crate::metrics::{ACCEPTED, Dropped, HANDSHAKE, Metrics, SPOOLED, SourceMeters};
 use crate::publish::{Ack, PublishError, Publisher};
+use crate::quarantine::keeper::Keeper;
+use crate::quarantine::record::Kept;
 use crate::rejection::Rejection;
 use crate::respond;
 use crate::source::Source;
@@ -44,6 +47,8 @@ pub struct Gateway {
     pub keyring: Keyring,
     /// Where events wait while there is no way, if anywhere.
     pub spool: Option<Spool>,
+    /// The way of what failed verification, where a source keeps it.
+    pub keeper: Option<Keeper>,
     /// Set once Kafka's topics are known to be as configured.
     pub is_verified: AtomicBool,
     /// What is counted.
@@ -178,7 +183,10 @@ impl Gateway {
             if let Some(reply) = shake_hands(&unverified, source, false, &mut Silent) {
                 return reply.map(Taken::Answered);
             }
-            let verified = self.keyring.verify(unverified, source).await?;
+            let verified = self.keyring.verify(unverified, source).await.inspect_err(|reason| {
+                let peer = request.peer_addr().map(|peer| peer.ip());
+                self.quarantine(unverified, peer, source, meters, *reason);
+            })?;
             meters.count_secret(verified.key().0, self.clock.now().wall);
             if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
                 return self.keyring.visit(reply?, source).await.map(Taken::Answered);
@@ -198,20 +206,36 @@ impl Gateway {
     }
 
     fn check_address(&self, request: &HttpRequest, source: &Source) -> Result<(), Rejection> {
-        if source.allow_from.is_empty() && !source.needs_proxy {
-            return Ok(());
+        let peer = request.peer_addr().map(|peer| peer.ip());
+        let headers = ActixHeaders(request.headers());
+        let is_allowed = is_allowed(source, peer, &headers, &self.limits.trusted_proxies);
+        if is_allowed { Ok(()) } else { Err(Rejection::AddressNotAllowed) }
+    }
+
+    /// Keeps what failed verification, where its source asks for it. Its sender does not wait for that,
+    /// and hears the same.
+    fn quarantine(
+        &self,
+        request: UnverifiedRequest<'_>,
+        peer: Option<IpAddr>,
+        source: &Source,
+        meters: &SourceMeters,
+        reason: Rejection,
+    ) {
+        let Some(limit) = &source.quarantine else { return };
+        if !reason.is_of_verification() {
+            return;
         }
-        let peer = request.peer_addr().ok_or(Rejection::AddressNotAllowed)?.ip();
-        if source.needs_proxy && !contains(&self.limits.trusted_proxies, peer) {
-            return Err(Rejection::AddressNotAllowed);
+        let meters = &meters.quarantine;
+        match &self.keeper {
+            _ if limit.check().is_err() => meters.count_dropped(Dropped::Rate),
+            Some(keeper) if self.is_verified.load(Ordering::Relaxed) => {
+                let unique = self.unique.next();
+                let kept = Kept { source: source.name.as_str(), reason, request, peer, unique: &unique };
+                keeper.keep(&kept, meters);
+            }
+            Some(_) | None => meters.count_dropped(Dropped::Unavailable),
         }
-        if source.allow_from.is_empty() {
-            return Ok(());
-        }
-        let forwarded: Vec<_> =
-            request.headers().get_all("x-forwarded-for").map(|value| value.as_bytes()).collect();
-        let client = client_address(peer, forwarded.into_iter(), &self.limits.trusted_proxies);
-        if contains(&source.allow_from, client) { Ok(()) } else { Err(Rejection::AddressNotAllowed) }
     }
 
     async fn store(

@@ -115,6 +115,37 @@ impl Rejection {
         self.contract().1
     }
 
+    /// The rejection that the log and the metrics call `label`.
+    pub fn from_label(label: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rejection| rejection.label() == label)
+    }
+
+    /// Whether it says that the request does not prove itself, which other secrets or words of the
+    /// configuration could mend: such requests can be kept.
+    pub fn is_of_verification(self) -> bool {
+        match self {
+            Rejection::Unreadable
+            | Rejection::SignatureMissing
+            | Rejection::TimestampMissing
+            | Rejection::SignedPartMissing
+            | Rejection::SignatureMismatch
+            | Rejection::TimestampOutsideWindow => true,
+            Rejection::UnknownSource
+            | Rejection::MethodNotAllowed
+            | Rejection::AddressNotAllowed
+            | Rejection::TooSlow
+            | Rejection::Aborted
+            | Rejection::BodyTooLarge
+            | Rejection::HeadersTooLarge
+            | Rejection::BodyMissing
+            | Rejection::EventIdMissing
+            | Rejection::TooMany
+            | Rejection::LogUnavailable
+            | Rejection::Overloaded
+            | Rejection::ShuttingDown => false,
+        }
+    }
+
     /// After how many seconds the sender should try again, where it should.
     pub fn retry_after_seconds(self) -> Option<u32> {
         match self.status() {

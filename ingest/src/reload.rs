@@ -123,6 +123,11 @@ impl Reloader {
                 "a source has on_enqueue_failure = \"spool\", and the directory of [ingest.spool] is opened at the next start only".to_owned(),
             ));
         }
+        if self.gateway.keeper.is_none() && loaded.sources.values().any(Source::quarantines) {
+            return Err(Failure::Usage(
+                "a source has quarantine = true, and the topic for that is looked at at the next start only".to_owned(),
+            ));
+        }
         Ok(loaded)
     }
 

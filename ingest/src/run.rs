@@ -23,6 +23,7 @@ use crate::connection;
 use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::publish::Publisher;
+use crate::quarantine::keeper::Keeper;
 use crate::receive::{Gateway, Limits, Unique, receive, refuse_unknown};
 use crate::reload::{Reloader, tell, with_meters};
 use crate::source::Source;
@@ -70,6 +71,9 @@ pub fn run(loaded: Loaded, config_path: PathBuf, environment: Environment) -> Re
         spool.stop(config.ingest.shutdown_timeout);
     }
     let flushed = status.gateway.publisher.flush(config.ingest.shutdown_timeout);
+    if let Some(keeper) = &status.gateway.keeper {
+        keeper.flush();
+    }
     admin.stop();
     tracing::info!("stopped");
     if let Some(unfit) = status.unfit.get() {
@@ -94,19 +98,22 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
         config.ingest.publish_timeout,
         figures,
     )
-    .map_err(|error| TopologyError::Unreachable { servers, error })?;
+    .map_err(|error| TopologyError::Unreachable { servers: servers.clone(), error })?;
     let publisher = Arc::new(publisher);
     let (spool, patience) = (&config.ingest.spool, config.ingest.publish_timeout);
     let open = |path: &PathBuf| {
         Spool::open(path, spool.max_bytes, patience, Arc::clone(&publisher), metrics.spool.clone())
     };
     let spool = spool.path.as_ref().map(open).transpose()?;
+    let keeper = quarantines(&loaded).then(|| Keeper::new(&loaded.clients, &config.kafka)).transpose();
+    let keeper = keeper.map_err(|error| TopologyError::Unreachable { servers, error })?;
     let clock = Clock::start();
     Ok(Gateway {
         senders: ArcSwap::from_pointee(with_meters(loaded.sources, &metrics)),
         publisher,
         keyring: Keyring::new(metrics.keys.clone(), clock),
         spool,
+        keeper,
         is_verified: AtomicBool::new(false),
         metrics,
         budget: Budget::new(config.ingest.max_buffered_bytes),
@@ -120,6 +127,16 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
         unique: Unique::new(clock.now()),
         clock,
     })
+}
+
+/// Whether a source has its events kept where Kafka cannot take them.
+fn spools(loaded: &Loaded) -> bool {
+    loaded.sources.values().any(Source::spools)
+}
+
+/// Whether a source has kept what fails verification.
+fn quarantines(loaded: &Loaded) -> bool {
+    loaded.sources.values().any(Source::quarantines)
 }
 
 /// The outer error for the process, the inner for its listener.
@@ -260,7 +277,7 @@ impl Topics {
         let specs = loaded.config.topic_plan().specs();
         Self {
             clients: loaded.clients.clone(),
-            specs: specs.into_iter().filter(|spec| spec.topic == Topic::Events).collect(),
+            specs: specs.into_iter().filter(|spec| is_written_here(spec.topic)).collect(),
             dedupe_window: loaded.config.processor.dedupe_window,
         }
     }
@@ -269,6 +286,13 @@ impl Topics {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(cannot_start)?;
         Ok(runtime.block_on(verify(&self.clients, &self.specs, self.dedupe_window))?)
+    }
+}
+
+fn is_written_here(topic: Topic) -> bool {
+    match topic {
+        Topic::Events | Topic::Quarantine => true,
+        Topic::Retry(_) | Topic::DeadLetters | Topic::State => false,
     }
 }
 

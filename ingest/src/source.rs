@@ -63,6 +63,8 @@ pub struct Source {
     pub rate_limit: Option<RateLimit>,
     /// What to do with an event that Kafka cannot take.
     pub on_enqueue_failure: EnqueueFailure,
+    /// Keeps what fails verification, so much of it in a second.
+    pub quarantine: Option<DefaultDirectRateLimiter>,
 }
 
 /// The most that a source may send.
@@ -112,6 +114,7 @@ impl Source {
         let places = event_id.iter().chain(&event_type).flat_map(ValueRule::places);
         let pointers = Pointers::of(places);
         let per_second = config.rate_limit.and_then(NonZeroU32::new);
+        let kept = NonZeroU32::new(config.quarantine_rate_limit).filter(|_| config.quarantine);
         Some(Self {
             name: config.name.clone(),
             scheme: scheme?,
@@ -132,6 +135,7 @@ impl Source {
             keep_headers,
             rate_limit: per_second.map(RateLimit::new),
             on_enqueue_failure: config.on_enqueue_failure,
+            quarantine: kept.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
         })
     }
 }
@@ -357,6 +361,16 @@ impl Source {
     /// Whether keys that its sender publishes count.
     pub fn reads_keys(&self) -> bool {
         self.keys.iter().any(SigningKey::is_published)
+    }
+
+    /// Whether what fails verification is kept.
+    pub fn quarantines(&self) -> bool {
+        self.quarantine.is_some()
+    }
+
+    /// Whether what it sends proves itself, so that it can be verified again by whoever has it.
+    pub fn is_provable(&self) -> bool {
+        !self.scheme.is_unsigned() && !self.needs_proxy
     }
 
     /// Whether it sends requests with this method.

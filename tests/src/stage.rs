@@ -260,11 +260,20 @@ group_id = \"{}\"
 
     /// [`Stage::start_command`], with `failpoints` armed.
     pub fn start_armed_command(&self, failpoints: &str, arguments: &[&str]) -> Result<Program> {
+        self.start_command_of(&self.binaries.processor, failpoints, arguments)
+    }
+
+    /// The same, of ingest.
+    pub fn start_armed_ingest_command(&self, failpoints: &str, arguments: &[&str]) -> Result<Program> {
+        self.start_command_of(&self.binaries.ingest, failpoints, arguments)
+    }
+
+    fn start_command_of(&self, binary: &Path, failpoints: &str, arguments: &[&str]) -> Result<Program> {
         let number = self.started.fetch_add(1, Ordering::Relaxed);
         let (log, config) = (self.folder.path().join(format!("command-{number}.log")), self.config());
         let config = config.to_string_lossy();
         let arguments = [&["--config", &*config], arguments].concat();
-        Program::start(&self.binaries.processor, &arguments, &[("FAILPOINTS", failpoints)], &log, "")
+        Program::start(binary, &arguments, &[("FAILPOINTS", failpoints)], &log, "")
     }
 
     fn start(&self, binary: &Path, name: &str, environment: &[(&str, &str)], admin: &str) -> Result<Program> {

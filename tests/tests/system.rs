@@ -17,6 +17,7 @@ mod system {
     pub(crate) mod operator;
     pub(crate) mod overload;
     pub(crate) mod ownership;
+    pub(crate) mod quarantine;
     pub(crate) mod receiving;
     pub(crate) mod replaying;
     pub(crate) mod rotation;
@@ -113,6 +114,7 @@ fn main() -> Result<ExitCode> {
         ("mishaps", system::mishaps::TESTS),
         ("overload", system::overload::TESTS),
         ("ownership", system::ownership::TESTS),
+        ("quarantine", system::quarantine::TESTS),
         ("receiving", system::receiving::TESTS),
         ("replaying", system::replaying::TESTS),
         ("rotation", system::rotation::TESTS),

@@ -61,6 +61,8 @@ pub struct Retention {
     pub dead_letters: Duration,
     /// Of what failed verification.
     pub quarantine: Duration,
+    /// The most that what failed verification may take, each copy: strangers fill it.
+    pub quarantine_bytes: u64,
 }
 
 /// The value of a librdkafka property.
@@ -74,7 +76,13 @@ pub enum Property {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { events: 7 * DAY, retry: 7 * DAY, dead_letters: 30 * DAY, quarantine: 3 * DAY }
+        Self {
+            events: 7 * DAY,
+            retry: 7 * DAY,
+            dead_letters: 30 * DAY,
+            quarantine: 3 * DAY,
+            quarantine_bytes: 1024 * 1024 * 1024,
+        }
     }
 }
 
@@ -133,6 +141,11 @@ impl Retention {
             retry: section.duration("retry", range()).unwrap_or(default.retry),
             dead_letters: section.duration("dlq", range()).unwrap_or(default.dead_letters),
             quarantine: section.duration("quarantine", range()).unwrap_or(default.quarantine),
+            quarantine_bytes: section.integer(
+                "quarantine_bytes",
+                1..=u64::MAX >> 1,
+                default.quarantine_bytes,
+            ),
         };
         section.finish();
         retention

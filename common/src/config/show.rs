@@ -74,6 +74,7 @@ fn show_kafka(page: &mut Page, config: &Config) {
     page.set_duration("retry", kafka.retention.retry);
     page.set_duration("dlq", kafka.retention.dead_letters);
     page.set_duration("quarantine", kafka.retention.quarantine);
+    page.set("quarantine_bytes", kafka.retention.quarantine_bytes);
     if !kafka.properties.is_empty() {
         page.heading("[kafka.properties]");
     }
@@ -187,6 +188,8 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
             EnqueueFailure::Spool => "spool",
         },
     );
+    page.set("quarantine", source.quarantine);
+    page.set("quarantine_rate_limit", source.quarantine_rate_limit);
     if let Some(hmac) = &source.hmac {
         show_hmac(page, hmac);
     }

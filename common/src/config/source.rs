@@ -50,7 +50,14 @@ pub struct SourceConfig {
     pub rate_limit: Option<u32>,
     /// What to do with an event that Kafka cannot take.
     pub on_enqueue_failure: EnqueueFailure,
+    /// Whether what fails verification is kept.
+    pub quarantine: bool,
+    /// The most that is kept of it in a second.
+    pub quarantine_rate_limit: u32,
 }
+
+/// What is kept in a second of what fails verification, where nothing else is said.
+const QUARANTINE_RATE_LIMIT: u32 = 10;
 
 /// What to do with an event that Kafka cannot take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,10 +135,34 @@ impl SourceConfig {
             keep_headers: section.texts("keep_headers").map(lower_case),
             rate_limit: read_rate_limit(&section),
             on_enqueue_failure: section.choice("on_enqueue_failure", &failures, EnqueueFailure::Reject),
+            quarantine: section.boolean("quarantine", false),
+            quarantine_rate_limit: section.integer(
+                "quarantine_rate_limit",
+                1..=u32::MAX,
+                QUARANTINE_RATE_LIMIT,
+            ),
         };
-        refuse_what_is_not_built(&section);
+        source.refuse_idle_quarantine(&section);
         section.finish();
         source
+    }
+
+    /// What is kept is verified again later, from what was sent: where nothing of that proves
+    /// anything, nothing could ever be released.
+    fn refuse_idle_quarantine(&self, section: &Section<'_>) {
+        if !self.quarantine {
+            return;
+        }
+        if self.unsigned.is_some() {
+            section.fault(
+                "quarantine",
+                "is of no use to a source that is unsigned: nothing is verified; use false",
+            );
+        }
+        if self.client_certificate.is_some() {
+            let what = "is of no use beside client_certificate: a proxy's word cannot be verified again later; use false";
+            section.fault("quarantine", what);
+        }
     }
 }
 
@@ -165,13 +196,6 @@ impl HmacConfig {
 fn read_rate_limit(section: &Section<'_>) -> Option<u32> {
     let rate = section.integer("rate_limit", 1..=u32::MAX, u32::MAX);
     section.has("rate_limit").then_some(rate)
-}
-
-/// The contract names it; this version does not have it, and must not seem to.
-fn refuse_what_is_not_built(section: &Section<'_>) {
-    if section.boolean("quarantine", false) {
-        section.fault("quarantine", "is not in this version yet; use false");
-    }
 }
 
 fn lower_case(names: Vec<String>) -> Vec<String> {

@@ -159,6 +159,30 @@ impl ClientSettings {
         self.seal(config, "hookwell-replay")
     }
 
+    /// The producer of what failed verification: of its own, so that no event ever waits behind what
+    /// strangers send, with a queue that is small, for more than it holds is dropped.
+    pub fn quarantine_producer(&self) -> ClientConfig {
+        let mut config = self.base();
+        self.producer(&mut config);
+        config
+            .set("message.max.bytes", self.max_record_bytes.to_string())
+            // Nobody waits for it, and it must never be lost to a fatal error: a record that is there
+            // twice has one id.
+            .set("enable.idempotence", "false")
+            .set("linger.ms", "20")
+            .set("message.timeout.ms", "30000")
+            .set("queue.buffering.max.messages", "2000")
+            .set("queue.buffering.max.kbytes", quarantine_queue_kilobytes(self.max_record_bytes).to_string());
+        self.seal(config, "hookwell-quarantine")
+    }
+
+    /// The producer that releases what was kept: every earlier one with this id is fenced.
+    pub fn release_producer(&self, transactional_id: &str) -> ClientConfig {
+        let mut config = self.transactional_producer(transactional_id);
+        config.set("client.id", "hookwell-release");
+        config
+    }
+
     /// A consumer that reads nothing and asks where partitions end: under `read_committed` an open
     /// transaction hides what was committed after it began. Since it never fetches, no question waits
     /// behind a fetch.
@@ -228,4 +252,9 @@ impl ClientSettings {
         config.set_log_level(RDKafkaLogLevel::Info);
         config
     }
+}
+
+/// Room for a few of the largest records, and 16 MiB at least.
+fn quarantine_queue_kilobytes(max_record_bytes: usize) -> usize {
+    (max_record_bytes / 1024 * 4).max(16 * 1024)
 }

@@ -116,6 +116,13 @@ fn setting_faults(
             spec.max_message_bytes
         ));
     }
+    if let Some(bytes) = spec.segment_bytes
+        && number("retention.bytes").is_some_and(|found| found < 0)
+    {
+        faults.push(format!(
+            "has no bound in bytes, and strangers fill it; set retention.bytes and segment.bytes to {bytes}"
+        ));
+    }
     if let Some(retention) = number("retention.ms") {
         faults.extend(retention_fault(spec, retention, dedupe_window));
     }
@@ -265,6 +272,24 @@ mod tests {
     use crate::topics::TopicPlan;
 
     const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn a_topic_that_strangers_fill_must_be_bounded_in_bytes() {
+        let kafka = KafkaConfig::default();
+        let plan = TopicPlan {
+            kafka: &kafka,
+            tiers: 1,
+            max_body_bytes: 1000,
+            dedupe_window: 7 * DAY,
+            quarantine: true,
+        };
+        let specs = [plan.quarantine_spec()];
+        let mut seen = as_created(&specs);
+        assert_eq!(mismatches(&specs, &seen, 7 * DAY), []);
+        set(&mut seen, "webhooks.quarantine", "retention.bytes", "-1");
+        let faults = mismatches(&specs, &seen, 7 * DAY);
+        assert!(faults.len() == 1 && faults[0].what.contains("no bound in bytes"), "{faults:?}");
+    }
 
     fn specs() -> Vec<TopicSpec> {
         let kafka = KafkaConfig::default();

@@ -6,9 +6,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use hookwell_common::lifecycle::Failure;
 use hookwell_common::rate::parse_rate;
-use hookwell_common::time::Timestamp;
+use hookwell_common::time::{Moment, Timestamp};
 
-use super::filter::{Filter, Moment};
+use super::filter::Filter;
 use crate::dead_letter::DeadLetterReason;
 
 /// Which dead letters are meant, and what is done with them.

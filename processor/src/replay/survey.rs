@@ -2,34 +2,18 @@
 //! the states of one partition whatever the topics hold.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hookwell_common::kafka::{
-    ClientSettings, Isolation, LoggingContext, appended_at, copy_record, log_client_error,
-};
+use hookwell_common::kafka::{ClientSettings, PartitionReader, Stopping, appended_at, copy_record};
 use hookwell_common::lifecycle::{Clock, Failure};
 use hookwell_common::time::Timestamp;
 use hookwell_common::topics::Topic;
-use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
-use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use super::letter::DeadLetter;
 use super::standing::Standing;
 use crate::state::{END_KEY, Expiry, StateError, StateTable, decode};
-
-/// How long Kafka may give neither a record nor an end.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a poll waits: the longest that a wish to stop waits.
-const POLL: Duration = Duration::from_millis(100);
-
-/// Whether anybody wants the command to stop.
-pub(crate) type Stopping = Arc<AtomicBool>;
 
 /// Both topics of one installation, and how far they reach.
 pub(crate) struct Survey {
@@ -38,15 +22,6 @@ pub(crate) struct Survey {
     /// The first offset of each partition of the dead letter topic, and the end as it was when the
     /// command began: what dies later is another run's.
     extents: Vec<(i64, i64)>,
-}
-
-/// Reads partitions of one topic from their beginning. It reads no other topic, for the end of a
-/// partition that librdkafka tells names no topic.
-struct PartitionReader {
-    consumer: BaseConsumer<LoggingContext>,
-    topic: String,
-    clock: Clock,
-    stopping: Stopping,
 }
 
 impl Survey {
@@ -88,6 +63,9 @@ impl Survey {
             if start < end {
                 let Some(states) = self.states_of(partition)? else { break };
                 let flow = self.letters.read(partition, *end, |message| {
+                    if message.key() == Some(END_KEY) {
+                        return Ok(ControlFlow::Continue(()));
+                    }
                     let letter = letter(message);
                     let state = letter.key().and_then(|key| states.get(&key, Timestamp::default()));
                     let standing = Standing::of(&letter, state.as_ref());
@@ -117,7 +95,7 @@ impl Survey {
                 Err(error @ (StateError::UnknownVersion(_) | StateError::Damaged)) => {
                     return Err(Failure::Kafka(format!(
                         "the state record at {}/{partition}/{} cannot be read: {error}",
-                        self.states.topic,
+                        self.states.topic(),
                         message.offset()
                     )));
                 }
@@ -125,88 +103,6 @@ impl Survey {
             Ok(ControlFlow::Continue(()))
         })?;
         Ok(flow.is_continue().then_some(table))
-    }
-}
-
-impl PartitionReader {
-    fn new(
-        clients: &ClientSettings,
-        group_id: &str,
-        topic: String,
-        clock: Clock,
-        stopping: &Stopping,
-    ) -> Result<Self, Failure> {
-        let config = clients.topic_reader(group_id, Isolation::Committed);
-        let consumer = BaseConsumer::from_config_and_context(&config, LoggingContext::default())
-            .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
-        Ok(Self { consumer, topic, clock, stopping: Arc::clone(stopping) })
-    }
-
-    /// The first offset, and that after the last committed record.
-    fn extent(&self, partition: i32) -> Result<(i64, i64), Failure> {
-        self.consumer
-            .fetch_watermarks(&self.topic, partition, PATIENCE)
-            .map_err(|error| self.failure(partition, &error))
-    }
-
-    /// Hands each committed record before `end` to `visit`; breaks off where that or somebody outside
-    /// says so.
-    fn read(
-        &self,
-        partition: i32,
-        end: i64,
-        mut visit: impl FnMut(&BorrowedMessage<'_>) -> Result<ControlFlow<()>, Failure>,
-    ) -> Result<ControlFlow<()>, Failure> {
-        let mut assignment = TopicPartitionList::new();
-        assignment
-            .add_partition_offset(&self.topic, partition, Offset::Beginning)
-            .and_then(|()| self.consumer.assign(&assignment))
-            .map_err(|error| self.failure(partition, &error))?;
-        let mut seen = self.clock.mono();
-        let mut last_error = String::new();
-        while !self.stopping.load(Ordering::Relaxed) {
-            match self.consumer.poll(POLL) {
-                Some(Ok(message)) if message.partition() != partition => {}
-                Some(Ok(message)) => {
-                    if end <= message.offset() {
-                        return Ok(ControlFlow::Continue(()));
-                    }
-                    let is_end_record = message.key() == Some(END_KEY);
-                    if !is_end_record && visit(&message)?.is_break() {
-                        return Ok(ControlFlow::Break(()));
-                    }
-                    seen = self.clock.mono();
-                    // The end may be a marker, which nobody is shown; this saves the wait in most cases.
-                    if end == message.offset() + 1 {
-                        return Ok(ControlFlow::Continue(()));
-                    }
-                }
-                // A leader that is new may not know yet how far the partition reaches.
-                Some(Err(KafkaError::PartitionEOF(at)))
-                    if at == partition && end <= self.extent(partition)?.1 =>
-                {
-                    return Ok(ControlFlow::Continue(()));
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => {}
-                Some(Err(error)) => {
-                    log_client_error(&error, "met while reading");
-                    last_error = format!(" ({error})");
-                }
-                None => {}
-            }
-            if PATIENCE < self.clock.mono().saturating_sub(seen) {
-                return Err(Failure::Kafka(format!(
-                    "{}/{partition} could not be read: Kafka has given nothing for {} s{last_error}",
-                    self.topic,
-                    PATIENCE.as_secs()
-                )));
-            }
-        }
-        Ok(ControlFlow::Break(()))
-    }
-
-    fn failure(&self, partition: i32, error: &KafkaError) -> Failure {
-        Failure::Kafka(format!("{}/{partition} could not be read: {error}", self.topic))
     }
 }
 

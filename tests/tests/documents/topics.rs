@@ -22,14 +22,15 @@ fn page() -> Page {
 
 fn defaults() -> Config {
     let mut faults = Faults::default();
-    Config::parse(Path::new("x.toml"), "[retry]\ntiers = ['5s']", &Environment::default(), &mut faults)
+    let text = "[retry]\ntiers = ['5s']\n[[sources]]\nname = 'a'\nquarantine = true";
+    Config::parse(Path::new("x.toml"), text, &Environment::default(), &mut faults)
 }
 
 #[test]
 fn every_topic_is_documented_with_its_settings() {
     let page = page();
     let table = page.table("The topics");
-    let names: Vec<_> = table.head[1..6].iter().map(|name| name.trim_matches('`').to_owned()).collect();
+    let names: Vec<_> = table.head[1..8].iter().map(|name| name.trim_matches('`').to_owned()).collect();
     let settings_of = |row: &Row| -> BTreeMap<String, String> {
         let settings = names.iter().enumerate().map(|(n, name)| (name.clone(), row.code(n + 1)));
         settings.filter(|(_, value)| !value.is_empty()).collect()
@@ -57,6 +58,13 @@ fn every_header_is_documented_in_the_order_of_a_record() {
     known.insert(kept, format!("{}NAME", headers::HTTP_PREFIX));
     assert_eq!(documented, known);
     assert!(page().text.contains(&format!("{} bytes", headers::MAX_ERROR_BYTES)));
+}
+
+#[test]
+fn every_header_of_the_quarantine_is_documented_in_the_order_of_a_record() {
+    let documented: Vec<_> =
+        page().table("Headers in quarantine").rows.iter().map(|row| row.code(0)).collect();
+    assert_eq!(documented, headers::QUARANTINE);
 }
 
 fn example() -> (StateKey, DeliveryState) {

@@ -11,6 +11,7 @@ use hookwell_tests::sender::{Sender, post, post_until_accepted};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
+use super::quarantine::{list, release, sums, with_quarantine, wrongly_refused};
 use super::spool::{event as spooled, with_spool};
 use crate::{Common, tests};
 
@@ -37,6 +38,9 @@ tests![
     killed_while_handing_over_a_partition_its_next_owner_loses_nothing,
     killed_between_two_replays_the_same_command_goes_on,
     killed_when_a_replay_is_acknowledged_the_same_command_repeats_nothing,
+    killed_with_a_released_event_sent_and_its_note_not_neither_counts,
+    killed_before_the_commit_of_a_release_is_sent_nothing_counts,
+    killed_after_the_commit_of_a_release_nothing_is_released_twice,
 ];
 
 fn killed_after_verifying_ingest_leaves_nothing_and_the_sender_sends_again(common: &Common) -> Result<()> {
@@ -393,5 +397,38 @@ fn dies_while_it_replays(common: &Common, failpoint: &str) -> Result<()> {
     }
     let audit = stage.until_settled(&ids)?;
     ensure!(audit.is_clean() && audit.done == ids.len(), "{audit}");
+    Ok(())
+}
+
+fn killed_with_a_released_event_sent_and_its_note_not_neither_counts(common: &Common) -> Result<()> {
+    dies_while_it_releases(common, "release-event-sent=return", 0)
+}
+
+fn killed_before_the_commit_of_a_release_is_sent_nothing_counts(common: &Common) -> Result<()> {
+    dies_while_it_releases(common, "release-committing=return", 0)
+}
+
+fn killed_after_the_commit_of_a_release_nothing_is_released_twice(common: &Common) -> Result<()> {
+    dies_while_it_releases(common, "release-committed=return", 3)
+}
+
+/// A release of three requests dies with so many events on Kafka, and is run again.
+fn dies_while_it_releases(common: &Common, failpoint: &str, passed_on: usize) -> Result<()> {
+    let stage = common.stage_with(with_quarantine)?;
+    let ids = ["one", "two", "three"];
+    wrongly_refused(&stage, &ids)?;
+    stage.start_armed_ingest_command(failpoint, &["--release-quarantine"])?.die()?;
+    let on_kafka = stage.reader.read(&stage.topic("events"))?.len();
+    ensure!(on_kafka == passed_on, "{on_kafka} events are on Kafka");
+
+    let left = 3 - u64::try_from(passed_on)?;
+    ensure!(sums(&release(&stage, &[])?)? == [left, left, 0, 0]);
+    ensure!(sums(&release(&stage, &[])?)? == [0; 4] && list(&stage, &[])?.is_empty());
+    ensure!(stage.reader.read(&stage.topic("events"))?.len() == 3);
+    let _processor = stage.processor()?;
+    let accepted = ids.map(|id| ("acme".to_owned(), id.to_owned())).into();
+    let audit = stage.until_all_settled(&accepted)?;
+    ensure!(audit.is_clean() && audit.done == 3, "{audit}");
+    ensure!(stage.handler.count() == 3, "{:?}", stage.handler.calls());
     Ok(())
 }

@@ -104,7 +104,7 @@ impl<'s> Operator<'s> {
         for (name, binary) in programs {
             // One that stays leaves its process id, and its lines in a file.
             let run = format!(
-                "case \" $* \" in *' --send-test '*|*-dlq*|*' --create-topics '*|*' --check-config '*) exec {binary} \"$@\" ;; esac
+                "case \" $* \" in *' --send-test '*|*-dlq*|*-quarantine*|*' --create-topics '*|*' --check-config '*) exec {binary} \"$@\" ;; esac
 echo $$ >> {here}/started
 [ -n \"${{HOOKWELL__PROCESSOR__ADMIN_LISTEN-}}\" ] || echo $$ > {here}/{name}.pid
 export HOOKWELL__PROCESSOR__ADMIN_LISTEN=\"${{HOOKWELL__PROCESSOR__ADMIN_LISTEN-$usual_admin}}\"

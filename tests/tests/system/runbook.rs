@@ -14,6 +14,7 @@ use hookwell_tests::wait;
 use rustix::process::Signal;
 
 use super::operator::{Operator, entries, toml_blocks};
+use super::quarantine::{RIGHT, set_secret, signed, until_kept, with_quarantine};
 use super::spool::{event, with_spool};
 use crate::{Common, tests};
 
@@ -27,6 +28,7 @@ tests![
     kafka_is_away,
     events_wait_in_the_spool,
     a_secret_is_rotated,
+    a_senders_secret_was_wrong,
     more_partitions_are_needed,
     the_state_topic_was_lost,
     hookwell_is_taken_down_and_up,
@@ -41,6 +43,7 @@ const STANDS_STILL: &str = "A partition stands still";
 const KAFKA_AWAY: &str = "Kafka is away";
 const SPOOL: &str = "Events wait in the spool";
 const SECRET: &str = "A secret is rotated";
+const SECRET_WRONG: &str = "A sender's secret was wrong";
 const PARTITIONS: &str = "More partitions are needed";
 const STATE_LOST: &str = "The state topic was lost";
 const DOWN_AND_UP: &str = "Take Hookwell down and up";
@@ -56,6 +59,7 @@ fn every_entry_of_the_runbook_is_rehearsed(_: &Common) -> Result<()> {
         KAFKA_AWAY,
         SPOOL,
         SECRET,
+        SECRET_WRONG,
         PARTITIONS,
         STATE_LOST,
         DOWN_AND_UP,
@@ -316,6 +320,36 @@ fn a_secret_is_rotated(common: &Common) -> Result<()> {
         Ok((post(stage.port, &signed("the new one", "4"))?.0 == 403).then_some(()))
     })?;
     ensure!(post(stage.port, &signed("the newest one", "5"))?.0 == 200);
+    Ok(())
+}
+
+fn a_senders_secret_was_wrong(common: &Common) -> Result<()> {
+    let stage = common.stage_with(with_quarantine)?;
+    set_secret(&stage, "a wrong secret")?;
+    let mut operator = Operator::hired(&stage)?;
+    let (ingest, _processor) = (operator.ingest()?, operator.processor()?);
+    for id in ["one", "two"] {
+        ensure!(post(stage.port, &signed(RIGHT, id))?.0 == 403);
+    }
+    ensure!(post(stage.port, &signed("a forger's own", "forged"))?.0 == 403);
+    until_kept(&ingest, 3.0)?;
+
+    operator.turn_to(SECRET_WRONG)?;
+    let told = operator.types("--list-quarantine")?;
+    ensure!(told.contains("acme") && told.contains("signature_mismatch  3"), "{told}");
+    set_secret(&stage, RIGHT)?;
+    operator.types("kill -HUP")?;
+    let told = operator.types("--dry-run")?;
+    ensure!(told.contains("selected 3, released 0, skipped 1, left 2 (a dry run"), "{told}");
+    let told = operator.types("--rate 50/s")?;
+    ensure!(told.contains("selected 3, released 2, skipped 1, left 0"), "{told}");
+    let told = operator.types("--list-quarantine")?;
+    ensure!(told.contains("signature_mismatch  1"), "{told}");
+    operator.closes()?;
+    wait::until("both to be delivered", || {
+        Ok(["one", "two"].iter().all(|id| deliveries(&stage, id) == 1).then_some(()))
+    })?;
+    ensure!(stage.handler.calls_for("forged").is_empty(), "a forged one was passed on");
     Ok(())
 }
 

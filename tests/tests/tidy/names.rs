@@ -50,6 +50,9 @@ fn header_names_stand_in_their_own_files() {
             assert!(of_records.contains(&file) || both, "{file}: {name} is the name of a record's header");
         }
     }
+    for name in hookwell_common::headers::QUARANTINE {
+        assert_eq!(files_with(name), BTreeMap::from([("common/src/headers.rs", 1)]), "{name}");
+    }
     for name in HTTP_HEADERS {
         assert_eq!(files_with(name), BTreeMap::from([(of_requests, 1)]), "{name} belongs there, once");
     }
