@@ -86,7 +86,7 @@ impl Config {
             self.sources.iter().flat_map(|source| source.secrets.iter().chain(&source.handshake_token));
         let files = materials.filter_map(|material| match &material.origin {
             KeyOrigin::File(path) => Some(path.as_path()),
-            KeyOrigin::Variable(_) => None,
+            KeyOrigin::Variable(_) | KeyOrigin::Published => None,
         });
         files.collect()
     }

@@ -142,7 +142,9 @@ impl Rejection {
             | Rejection::TooMany
             | Rejection::LogUnavailable
             | Rejection::Overloaded
-            | Rejection::ShuttingDown => false,
+            | Rejection::ShuttingDown
+            | Rejection::KeyUnavailable
+            | Rejection::ConfirmationFailed => false,
         }
     }
 

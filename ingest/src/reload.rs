@@ -125,7 +125,8 @@ impl Reloader {
         }
         if self.gateway.keeper.is_none() && loaded.sources.values().any(Source::quarantines) {
             return Err(Failure::Usage(
-                "a source has quarantine = true, and the topic for that is looked at at the next start only".to_owned(),
+                "a source has quarantine = true, and the topic for that is looked at at the next start only"
+                    .to_owned(),
             ));
         }
         Ok(loaded)

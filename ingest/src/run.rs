@@ -129,11 +129,6 @@ fn build(loaded: Loaded, registry: &Registry, figures: Figures) -> Result<Gatewa
     })
 }
 
-/// Whether a source has its events kept where Kafka cannot take them.
-fn spools(loaded: &Loaded) -> bool {
-    loaded.sources.values().any(Source::spools)
-}
-
 /// Whether a source has kept what fails verification.
 fn quarantines(loaded: &Loaded) -> bool {
     loaded.sources.values().any(Source::quarantines)
