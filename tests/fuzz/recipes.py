@@ -95,8 +95,19 @@ class Recipe:
     def lies_in_value(self):
         return self.words["header"].split(":")[0] in ("json", "form", "query")
 
+    @staticmethod
+    def refuse_repeated(request, words):
+        kind, _, name = words.partition(":")
+        raw = {"form": request.body, "query": request.query.encode()}.get(kind, b"")
+        times = sum(known == name.encode() for known, _ in parameters(raw))
+        if kind == "header":
+            times = len(request.values(name))
+        if times > 1:
+            raise Refused(words)
+
     def texts(self, request):
         if self.lies_in_value():
+            self.refuse_repeated(request, self.words["header"])
             value = self.place(request, self.words["header"], [])
             return [value.decode()] if value else []
         texts = []
@@ -176,13 +187,15 @@ class Recipe:
             "secret": lambda: self.key(request),
             "secret-id": lambda: request.secret_id.encode(),
             "form": lambda: b"".join(name + value for name, value in sorted(set(parameters(request.body)))),
+            "quoted-body": lambda: json.dumps(request.body.decode(errors="replace"), ensure_ascii=False).encode(),
+            "open": lambda: b"{",
+            "close": lambda: b"}",
             "crc32": lambda: str(zlib.crc32(request.body)).encode(),
         }
         if name in fixed:
             return fixed[name]()
         place = name.removesuffix("?")
-        if place.startswith("header:") and len(request.values(place[7:])) > 1:
-            raise Refused(place)
+        self.refuse_repeated(request, place)
         value = self.place(request, place, texts)
         if value is None and place == name:
             raise Refused(place)
@@ -215,20 +228,22 @@ class Recipe:
             return None
 
     def covers_body(self):
-        return "{body}" in self.words["content"] or "{form}" in self.words["content"]
+        return any(part in self.words["content"] for part in ("{body}", "{form}", "{quoted-body}"))
 
     def judge(self, request):
         texts = self.texts(request)
         if not texts or not self.has_required(request):
             raise Refused("signature")
+        for name in self.words.get("requires", {}):
+            self.refuse_repeated(request, f"header:{name}")
         signatures = [self.decoded(text) for whole in texts for text in self.candidates(whole)]
         if self.covers_body() and not request.body and request.method == "POST":
             raise Refused("body")
         if self.words["content"].startswith("{secret}"):
             request.body.decode()
         if "key_id" in self.words:
-            named = self.place(request, self.words["key_id"], texts)
-            if named != request.secret_id.encode() or len(request.values(self.words["key_id"][7:])) > 1:
+            self.refuse_repeated(request, self.words["key_id"])
+            if self.place(request, self.words["key_id"], texts) != request.secret_id.encode():
                 raise Refused("key_id")
         content = self.content(request, texts)
         if self.words["scheme"] == "digest":
@@ -242,8 +257,7 @@ class Recipe:
 
     def judge_time(self, request, texts):
         place, unit = self.words["timestamp"], self.words["timestamp_unit"]
-        if place.startswith("header:") and len(request.values(place[7:])) > 1:
-            raise Refused(place)
+        self.refuse_repeated(request, place)
         text = (self.place(request, place, texts) or b"").decode().strip()
         if unit in ("s", "ms"):
             if not re.fullmatch(r"\+?[0-9]+", text):
