@@ -1,6 +1,8 @@
 //! What ingest counts. Names are a published contract (`docs/metrics.md`); labels come from the
 //! configuration only, and every counter is there from the start, at zero.
 
+mod quarantine;
+
 use std::collections::HashMap;
 
 use hookwell_common::config::UNKNOWN_NAME;
@@ -16,6 +18,10 @@ use crate::keyring::fetch::Outcome;
 use crate::rejection::Rejection;
 use crate::source::Source;
 
+use quarantine::Quarantine;
+
+pub use quarantine::{Dropped, QuarantineMeters};
+
 /// Requests by what became of them. Labels: `source`, `outcome`.
 pub const REQUESTS_TOTAL: &str = "hookwell_ingest_requests_total";
 /// Seconds from the first byte of a request to its answer. Labels: `source`.
@@ -24,8 +30,7 @@ pub const REQUEST_SECONDS: &str = "hookwell_ingest_request_seconds";
 pub const PUBLISH_SECONDS: &str = "hookwell_ingest_publish_seconds";
 /// Requests that are being answered.
 pub const IN_FLIGHT: &str = "hookwell_ingest_in_flight";
-/// Verified requests by the secret that fitted. Labels: `source`, `secret` (its id, or its place
-/// in the list).
+/// Verified requests by the secret that fitted. Labels: `source`, `secret` (its id or place).
 pub const SECRET_MATCHES_TOTAL: &str = "hookwell_ingest_secret_matches_total";
 /// When a secret fitted last, seconds since the epoch; 0 for never. Labels: `source`, `secret`.
 pub const SECRET_LAST_MATCH_TIMESTAMP_SECONDS: &str = "hookwell_ingest_secret_last_match_timestamp_seconds";
@@ -186,79 +191,6 @@ pub struct SourceMeters {
     pub last_event: Gauge,
     /// What is kept of what fails verification.
     pub quarantine: QuarantineMeters,
-}
-
-/// What counts requests that failed verification, of all sources.
-#[derive(Clone, Debug)]
-struct Quarantine {
-    kept: IntCounterVec,
-    dropped: IntCounterVec,
-}
-
-/// What counts requests of one source that failed verification.
-#[derive(Clone, Debug)]
-pub struct QuarantineMeters {
-    kept: IntCounter,
-    dropped: HashMap<Dropped, IntCounter>,
-}
-
-/// Why a request that failed verification could not be kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Dropped {
-    /// There were more in this second than are kept.
-    Rate,
-    /// Its headers are too long.
-    TooLarge,
-    /// Too many wait for Kafka already.
-    QueueFull,
-    /// Kafka is away, or did not take it.
-    Unavailable,
-}
-
-impl Dropped {
-    const ALL: [Dropped; 4] = [Dropped::Rate, Dropped::TooLarge, Dropped::QueueFull, Dropped::Unavailable];
-
-    fn label(self) -> &'static str {
-        match self {
-            Dropped::Rate => "rate",
-            Dropped::TooLarge => "too_large",
-            Dropped::QueueFull => "queue_full",
-            Dropped::Unavailable => "unavailable",
-        }
-    }
-}
-
-impl Quarantine {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let kept = opts(QUARANTINED_TOTAL, "Requests kept in quarantine.");
-        let dropped = opts(QUARANTINE_DROPPED_TOTAL, "Requests that could not be kept in quarantine.");
-        Ok(Self {
-            kept: register(registry, IntCounterVec::new(kept, &["source"])?)?,
-            dropped: register(registry, IntCounterVec::new(dropped, &["source", "reason"])?)?,
-        })
-    }
-
-    fn of(&self, source: &str) -> QuarantineMeters {
-        let dropped = |reason: Dropped| (reason, self.dropped.with_label_values(&[source, reason.label()]));
-        QuarantineMeters {
-            kept: self.kept.with_label_values(&[source]),
-            dropped: Dropped::ALL.into_iter().map(dropped).collect(),
-        }
-    }
-}
-
-impl QuarantineMeters {
-    /// Counts a request that Kafka has.
-    pub fn count_kept(&self) {
-        self.kept.inc();
-    }
-
-    /// Counts a request that is not kept.
-    pub fn count_dropped(&self, reason: Dropped) {
-        if let Some(counter) = self.dropped.get(&reason) {
-            counter.inc();
-        }
-    }
 }
 
 impl Metrics {

@@ -10,6 +10,7 @@ pub mod explain;
 pub mod facts;
 pub mod handshake;
 mod header;
+mod json;
 pub mod jwt;
 pub mod key;
 mod multipart;

@@ -101,7 +101,10 @@ impl KeyCache {
                 return Answer::Unavailable;
             }
         }
-        if !self.may_ask(sender, now.mono) || !self.has_room_for(name.address()) {
+        // What is known is renewed whatever strangers ask for: there is little of it, and one question
+        // at a time for each.
+        let is_renewal = self.entries.get(name.address()).is_some_and(|entry| entry.held.is_some());
+        if !is_renewal && !self.may_ask(sender, now.mono) || !self.has_room_for(name.address()) {
             return Answer::Unavailable;
         }
         let entry = self.entries.entry(name.address().to_owned()).or_default();
@@ -294,6 +297,19 @@ mod tests {
         }
         assert_eq!(asked, 600 / 15 - 1);
         assert_eq!(cache.entries.len(), 1);
+    }
+
+    #[test]
+    fn a_forger_who_uses_up_all_questions_does_not_keep_what_is_known_from_being_renewed() {
+        let mut cache = KeyCache::default();
+        learn(&mut cache, &[None], Some(600), 0);
+        for number in 0..MAX_A_MINUTE {
+            let address = format!("https://keys.example.com/{number}");
+            assert_eq!(wanted(&mut cache, &address, None, 599), "ask");
+        }
+        assert_eq!(wanted(&mut cache, "https://keys.example.com/new", None, 599), "unavailable");
+        assert_eq!(wanted(&mut cache, ADDRESS, None, 601), "ask");
+        assert_eq!(wanted(&mut cache, ADDRESS, None, 601), "wait");
     }
 
     #[test]

@@ -44,15 +44,17 @@ const REPORT_PAUSE: Duration = Duration::from_micros(200);
 /// Why a batch was not released, or may not have been.
 #[derive(Debug, Error)]
 pub(crate) enum ReleaseError {
-    /// Somebody else has begun, and does the rest.
-    #[error("another --release-quarantine has begun and goes on in place of this one")]
+    /// Somebody else has begun, and does the rest; or Kafka had waited for too long.
+    #[error(
+        "another --release-quarantine has begun and goes on in place of this one, or Kafka ended a transaction that took too long; if nobody else is at it, run the same command again"
+    )]
     TakenOver,
     /// Kafka did not do its part.
-    #[error("the transaction was not committed: {0}")]
+    #[error("the transaction may not have been committed: {0}")]
     Kafka(KafkaError),
     /// It is committed, and cannot be seen by everybody.
     #[error(
-        "the last transaction is committed, and Kafka does not show it on {topic}/{partition}: see \"A partition stands still\" in docs/runbook.md before anything else is released"
+        "a transaction has ended, or another is open, and Kafka does not show what it wrote on {topic}/{partition}: see \"A partition stands still\" in docs/runbook.md before anything else is released"
     )]
     Hidden {
         /// The topic.
@@ -113,7 +115,27 @@ impl Releaser {
             }
         }
         let events = Topic::Events.name(&kafka.topic_prefix);
-        Ok(Self { producer, decided, events, quarantine, partitions: kafka.partitions, clock })
+        let releaser = Self { producer, decided, events, quarantine, partitions: kafka.partitions, clock };
+        releaser.refuse_undecided(clients)?;
+        Ok(releaser)
+    }
+
+    /// What an earlier release committed on the events topic must be there for everybody before this
+    /// one's first transaction, whose marker might take it back.
+    fn refuse_undecided(&self, clients: &ClientSettings) -> Result<(), Failure> {
+        let ends: BaseConsumer<LoggingContext> = BaseConsumer::from_config_and_context(
+            &clients.watermarks(Isolation::Uncommitted),
+            LoggingContext::default(),
+        )
+        .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
+        let mut lasts = BTreeMap::new();
+        for partition in 0..self.partitions {
+            let (_, end) = ends.fetch_watermarks(&self.events, partition, CALL_TIMEOUT).map_err(|error| {
+                Failure::Kafka(format!("{}/{partition} could not be read: {error}", self.events))
+            })?;
+            lasts.insert((self.events.clone(), partition), end - 1);
+        }
+        self.until_seen(lasts).map_err(|error| Failure::Kafka(error.to_string()))
     }
 
     /// Passes on all of `batch`, or nothing: each event with the record that tells that the request at
@@ -128,7 +150,10 @@ impl Releaser {
         failpoint::hit("release-committing");
         self.repeat(|| self.producer.commit_transaction(CALL_TIMEOUT)).map_err(|error| self.abort(error))?;
         failpoint::hit("release-committed");
-        self.until_decided()
+        // The marker of the next transaction would close this one too, and an abort would take it back
+        // (docs/adr/0016).
+        let written = self.producer.context().reported().written.clone();
+        self.until_seen(written)
     }
 
     fn fill(&self, batch: &[Passing]) -> Result<(), KafkaError> {
@@ -177,12 +202,10 @@ impl Releaser {
         }
     }
 
-    /// Waits until everybody can see the last transaction. The marker of the next one would close it
-    /// too, and an abort would take it back (docs/adr/0016).
-    fn until_decided(&self) -> Result<(), ReleaseError> {
+    /// Waits until everybody can see the record at each of these offsets.
+    fn until_seen(&self, lasts: BTreeMap<(String, i32), i64>) -> Result<(), ReleaseError> {
         let begun = self.clock.mono();
-        let written = self.producer.context().reported().written.clone();
-        for ((topic, partition), last) in written {
+        for ((topic, partition), last) in lasts {
             loop {
                 let seen = self.decided.fetch_watermarks(&topic, partition, CALL_TIMEOUT);
                 match seen {
@@ -214,12 +237,20 @@ impl Releaser {
     /// arrived that is left to Kafka: its own end fences what may still be under way. Nothing more is
     /// released by this producer, and whether anything was is for the next run to see.
     fn abort(&self, cause: KafkaError) -> ReleaseError {
+        // Librdkafka aborts nothing before somebody has heard what became of each record.
+        while 0 < self.producer.in_flight_count() {
+            self.producer.poll(REPORT_PAUSE);
+        }
+        let is_known = !self.producer.context().reported().is_unknown;
         let is_clear = if let KafkaError::MessageProduction(code) = &cause {
-            ![RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight].contains(code)
+            !is_unknown(*code)
         } else {
             verdict(&cause) == Verdict::Abort
         };
-        if is_clear && let Err(error) = self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT)) {
+        if is_known
+            && is_clear
+            && let Err(error) = self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT))
+        {
             tracing::debug!(%error, "the transaction was not aborted; Kafka does that after its time-out");
         }
         self.explain(cause)
@@ -247,6 +278,8 @@ impl Releaser {
 struct Reported {
     count: usize,
     failure: Option<KafkaError>,
+    /// Whether nobody knows of a record whether it arrived.
+    is_unknown: bool,
     /// The last offset on each partition.
     written: BTreeMap<(String, i32), i64>,
 }
@@ -287,7 +320,14 @@ impl ProducerContext for Reports {
                 *last = (*last).max(record.offset());
             }
             Ok(_) => reported.failure = Some(KafkaError::MessageProduction(RDKafkaErrorCode::Unknown)),
-            Err((error, _)) => reported.failure = Some(error.clone()),
+            Err((error, _)) => {
+                reported.is_unknown |= error.rdkafka_error_code().is_some_and(is_unknown);
+                reported.failure = Some(error.clone());
+            }
         }
     }
+}
+
+fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    [RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight].contains(&code)
 }

@@ -8,6 +8,7 @@ use subtle::ConstantTimeEq;
 use super::draft::Draft;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
+use super::json::unambiguous;
 use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
@@ -89,7 +90,7 @@ impl Adyen {
 }
 
 fn items(body: &[u8]) -> Option<Vec<Value>> {
-    let mut body: Value = serde_json::from_slice(body).ok()?;
+    let mut body = unambiguous(body)?;
     let items = body.get_mut("notificationItems")?.as_array_mut()?;
     items.iter_mut().map(|item| item.get_mut("NotificationRequestItem").map(Value::take)).collect()
 }

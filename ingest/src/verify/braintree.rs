@@ -28,7 +28,8 @@ pub struct Braintree;
 impl Braintree {
     pub(super) fn facts(self) -> Facts {
         Facts {
-            covers_body: true,
+            // What stands beside the payload is not signed.
+            covers_body: false,
             needs_ids: true,
             key_words: "the private key, as text".to_owned(),
             ..Facts::default()

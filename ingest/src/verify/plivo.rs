@@ -99,7 +99,7 @@ impl Plivo {
 fn content(request: &UnverifiedRequest<'_>, url: &str, nonce: &[u8]) -> Vec<u8> {
     let (bare, query) = url.split_once('?').unwrap_or((url, ""));
     let query = sorted(query.as_bytes(), "=", "&");
-    let fields = if request.method == "POST" { sorted(request.body, "", "") } else { String::new() };
+    let fields = sorted(request.body, "", "");
     let mark = if query.is_empty() && fields.is_empty() { "" } else { "?" };
     let between = if query.is_empty() || fields.is_empty() { "" } else { "." };
     [format!("{bare}{mark}{query}{between}{fields}.").as_bytes(), nonce].concat()

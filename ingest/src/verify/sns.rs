@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::draft::{Draft, Signing};
 use super::explain::{Step, Trace};
 use super::facts::Facts;
+use super::json::unambiguous;
 use super::key::{Algorithm, Key, KeyForm, Keys, MatchedKey, SigningKey};
 use super::public_key::Kind;
 use super::request::UnverifiedRequest;
@@ -21,6 +22,9 @@ const OF_NOTIFICATION: [&str; 6] = ["Message", "MessageId", "Subject", "Timestam
 /// The same, of the messages that begin and end a subscription.
 const OF_SUBSCRIPTION: [&str; 7] =
     ["Message", "MessageId", "SubscribeURL", "Timestamp", "Token", "TopicArn", "Type"];
+
+/// What a message may be.
+const TYPES: [&str; 3] = ["Notification", "SubscriptionConfirmation", "UnsubscribeConfirmation"];
 
 /// A sender that signs as Amazon SNS does.
 #[derive(Clone, Copy, Debug)]
@@ -102,8 +106,16 @@ impl Sns {
     }
 }
 
+/// The message, if it is one whose signed text can be read in one way only: each field is there once,
+/// it is of a kind that Amazon sends, and no line ends within what stands on a line of its own.
+/// Otherwise the text that Amazon signs for one customer could be cut into another's message.
 fn message(body: &[u8]) -> Option<Map<String, Value>> {
-    serde_json::from_slice(body).ok()
+    let Value::Object(message) = unambiguous(body)? else { return None };
+    let text = |name: &str| message.get(name).and_then(Value::as_str);
+    let is_known = text("Type").is_some_and(|kind| TYPES.contains(&kind));
+    let is_line = |name: &&str| *name == "Message" || text(name).is_none_or(|text| !text.contains('\n'));
+    let are_lines = OF_NOTIFICATION.iter().chain(&OF_SUBSCRIPTION).all(is_line);
+    (is_known && are_lines).then_some(message)
 }
 
 /// A line with the name and one with the value of each field that is signed.
@@ -112,4 +124,42 @@ fn content(message: &Map<String, Value>) -> String {
     let names = if is_notification { &OF_NOTIFICATION[..] } else { &OF_SUBSCRIPTION[..] };
     let line = |name: &&str| Some(format!("{name}\n{}\n", message.get(*name)?.as_str()?));
     names.iter().filter_map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_amazon_signs_for_one_customer_cannot_be_cut_into_anothers_message() {
+        let own = json!({
+            "Type": "Notification", "MessageId": "real", "TopicArn": "own", "Timestamp": "now",
+            "Message": "evil\nMessageId\nfake\nTimestamp\nthen\nTopicArn\nvictim\nType\nx",
+        });
+        let forged = json!({
+            "Message": "evil", "MessageId": "fake", "Timestamp": "then", "TopicArn": "victim",
+            "Type": "x\nMessageId\nreal\nTimestamp\nnow\nTopicArn\nown\nType\nNotification",
+        });
+        let text = |message: &Value| content(message.as_object().unwrap());
+        assert_eq!(text(&own), text(&forged));
+        assert!(message(own.to_string().as_bytes()).is_some());
+        assert!(message(forged.to_string().as_bytes()).is_none());
+    }
+
+    #[test]
+    fn a_message_that_can_be_read_in_two_ways_is_none() {
+        let rest = r#""TopicArn":"t","Message":"a\nb","Timestamp":"now","#;
+        for (fields, is_one) in [
+            (r#""Type":"Notification","MessageId":"1""#, true),
+            (r#""Type":"Notification","MessageId":"2","MessageId":"1""#, false),
+            (r#""Type":"SubscriptionConfirmation","Type":"Notification","MessageId":"1""#, false),
+            (r#""Type":"Notification","MessageId":"1","Subject":"a\nb""#, false),
+            (r#""Type":"notification","MessageId":"1""#, false),
+            (r#""MessageId":"1""#, false),
+        ] {
+            assert_eq!(message(format!("{{{rest}{fields}}}").as_bytes()).is_some(), is_one, "{fields}");
+        }
+    }
 }
