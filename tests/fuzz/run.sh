@@ -13,14 +13,13 @@ coverage="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4"
 coverage="$coverage -Cllvm-args=-sanitizer-coverage-inline-8bit-counters"
 coverage="$coverage -Cllvm-args=-sanitizer-coverage-pc-table"
 coverage="$coverage -Cllvm-args=-sanitizer-coverage-trace-compares"
-RUSTFLAGS="$coverage" cargo build --locked --profile fuzz -p hookwell-fuzz --features libfuzzer \
+RUSTFLAGS="$coverage" cargo build --locked --profile fuzz -p hookwell-fuzz --features libfuzzer --bin fuzz \
     --target "$host" --target-dir "$out"
 
-"$out/$host/fuzz/fuzz-cases" "$out/cases"
 for target in $targets; do
-    mkdir -p "$out/found/$target" "$out/faults/$target" "tests/fuzz/corpus/$target"
+    mkdir -p "$out/found/$target" "$out/faults/$target" "$out/cases/$target" "tests/fuzz/corpus/$target"
     echo "fuzz: $target for $minutes minutes; what it finds interesting goes to $out/found/$target"
-    FUZZ_TARGET=$target "$out/$host/fuzz/fuzz" "$out/found/$target" "$out/cases/$target" "tests/fuzz/corpus/$target" \
+    FUZZ_TARGET=$target FUZZ_CASES=$out/cases/$target "$out/$host/fuzz/fuzz" "$out/found/$target" "$out/cases/$target" "tests/fuzz/corpus/$target" \
         -max_total_time=$((minutes * 60)) -max_len=70000 -len_control=20 -timeout=20 \
         -rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 \
         -artifact_prefix="$out/faults/$target/"
