@@ -1,8 +1,8 @@
 //! What lanes show of themselves, for metrics, health and the watchdog.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytestring::ByteString;
@@ -55,8 +55,9 @@ pub(crate) struct LaneView {
 /// What lanes show of themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Board {
-    lanes: Mutex<BTreeMap<i32, LaneView>>,
-    hosts: Mutex<BTreeMap<usize, std::sync::Arc<Pulse>>>,
+    /// With the pulse of the host that shows it.
+    lanes: Mutex<BTreeMap<i32, (Arc<Pulse>, LaneView)>>,
+    hosts: Mutex<BTreeMap<usize, Arc<Pulse>>>,
     /// The member's join state, as librdkafka tells it.
     joined: Mutex<bool>,
     member: Pulse,
@@ -84,29 +85,38 @@ impl Pulse {
 }
 
 impl Board {
-    /// Shows a lane.
-    pub(crate) fn show(&self, partition: i32, view: LaneView) {
-        lock(&self.lanes).insert(partition, view);
+    /// Shows a lane of the host with this pulse; nothing, where that was given up.
+    pub(crate) fn show(&self, host: &Arc<Pulse>, partition: i32, view: LaneView) {
+        let hosts = lock(&self.hosts);
+        if hosts.values().any(|known| Arc::ptr_eq(known, host)) {
+            lock(&self.lanes).insert(partition, (Arc::clone(host), view));
+        }
     }
 
-    /// Takes a lane down.
-    pub(crate) fn take_down(&self, partition: i32) {
-        lock(&self.lanes).remove(&partition);
+    /// Takes a lane down, where it is this host that shows it.
+    pub(crate) fn take_down(&self, host: &Arc<Pulse>, partition: i32) {
+        let mut lanes = lock(&self.lanes);
+        if lanes.get(&partition).is_some_and(|(shown_by, _)| Arc::ptr_eq(shown_by, host)) {
+            lanes.remove(&partition);
+        }
     }
 
     /// All lanes.
     pub(crate) fn lanes(&self) -> BTreeMap<i32, LaneView> {
-        lock(&self.lanes).clone()
+        lock(&self.lanes).iter().map(|(partition, (_, view))| (*partition, view.clone())).collect()
     }
 
     /// The pulse of a host's thread.
-    pub(crate) fn host_pulse(&self, host: usize) -> std::sync::Arc<Pulse> {
-        std::sync::Arc::clone(lock(&self.hosts).entry(host).or_default())
+    pub(crate) fn host_pulse(&self, host: usize) -> Arc<Pulse> {
+        Arc::clone(lock(&self.hosts).entry(host).or_default())
     }
 
-    /// Forgets the thread of a host that was given up.
+    /// Forgets a host that was given up, and all that it shows: its partitions are others' by now.
     pub(crate) fn forget_host(&self, host: usize) {
-        lock(&self.hosts).remove(&host);
+        let mut hosts = lock(&self.hosts);
+        if let Some(host) = hosts.remove(&host) {
+            lock(&self.lanes).retain(|_, (shown_by, _)| !Arc::ptr_eq(shown_by, &host));
+        }
     }
 
     /// The hosts whose threads were not seen for longer than `patience`.
@@ -142,5 +152,34 @@ impl Board {
     /// Tells whether the member has its place in the group.
     pub(crate) fn set_joined(&self, joined: bool) {
         *lock(&self.joined) = joined;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(board: &Board) -> Vec<i32> {
+        board.lanes().into_keys().collect()
+    }
+
+    #[test]
+    fn what_a_host_shows_that_was_given_up_is_gone_and_stays_gone_and_its_heirs_is_there() {
+        let view = || LaneView { state: LaneState::Active, gauges: Gauges::default(), dead: BTreeMap::new() };
+        let board = Board::default();
+        let (blocked, other) = (board.host_pulse(0), board.host_pulse(1));
+        board.show(&blocked, 0, view());
+        board.show(&blocked, 2, view());
+        board.show(&other, 1, view());
+        board.forget_host(0);
+        assert_eq!(shown(&board), [1]);
+        board.show(&blocked, 0, view());
+        assert_eq!(shown(&board), [1]);
+        let heir = board.host_pulse(0);
+        board.show(&heir, 0, view());
+        board.take_down(&blocked, 0);
+        assert_eq!(shown(&board), [0, 1]);
+        board.take_down(&heir, 0);
+        assert_eq!(shown(&board), [1]);
     }
 }

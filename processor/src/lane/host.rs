@@ -80,6 +80,8 @@ struct Running {
 /// One owned partition.
 struct Lane {
     ownership: Ownership,
+    /// By this the board knows who shows it.
+    host: Arc<Pulse>,
     session: Session,
     phase: Phase,
     recollection: Recollection,
@@ -149,7 +151,7 @@ impl Running {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Own(ownership) => {
-                let lane = Lane::new(ownership, &self.shared);
+                let lane = Lane::new(ownership, &self.shared, Arc::clone(&self.pulse));
                 lane.show(&self.shared, LaneState::Restoring);
                 self.lanes.insert(lane.ownership.partition, lane);
             }
@@ -177,7 +179,7 @@ impl Running {
 }
 
 impl Lane {
-    fn new(ownership: Ownership, shared: &Shared) -> Self {
+    fn new(ownership: Ownership, shared: &Shared, host: Arc<Pulse>) -> Self {
         let now = shared.clock.mono();
         tracing::info!(partition = ownership.partition, epoch = ownership.epoch.0, "taking over");
         Self {
@@ -185,6 +187,7 @@ impl Lane {
             phase: Phase::Waiting(now),
             recollection: lock(&shared.recollections).remove(&ownership.partition).unwrap_or_default(),
             ownership,
+            host,
             pause: FIRST_PAUSE,
             shown_at: Duration::ZERO,
             is_finished: false,
@@ -332,7 +335,7 @@ impl Lane {
                     self.shown_at = now;
                     let state = if active.is_draining() { LaneState::Draining } else { LaneState::Active };
                     let (gauges, dead) = (active.window().gauges(), active.dead().clone());
-                    shared.board.show(self.ownership.partition, LaneView { state, gauges, dead });
+                    shared.board.show(&self.host, self.ownership.partition, LaneView { state, gauges, dead });
                 }
                 Phase::Active(active)
             }
@@ -391,7 +394,7 @@ impl Lane {
         if let Phase::Active(active) = self.phase {
             active.hand_back(shared, partition);
         }
-        shared.board.take_down(partition);
+        shared.board.take_down(&self.host, partition);
         tracing::info!(partition, epoch = epoch.0, "handed back");
         shared.to_member.send(Report::Drained { partition, epoch }).ok();
     }
@@ -400,7 +403,7 @@ impl Lane {
     fn abandon(self, shared: &Shared) {
         let partition = self.ownership.partition;
         self.leave(shared);
-        shared.board.take_down(partition);
+        shared.board.take_down(&self.host, partition);
         let mut recollection = self.recollection;
         if let Phase::Active(active) = self.phase {
             recollection.extend(active.into_recollection());
@@ -441,6 +444,6 @@ impl Lane {
 
     fn show(&self, shared: &Shared, state: LaneState) {
         let view = LaneView { state, gauges: crate::lane::window::Gauges::default(), dead: BTreeMap::new() };
-        shared.board.show(self.ownership.partition, view);
+        shared.board.show(&self.host, self.ownership.partition, view);
     }
 }
