@@ -228,7 +228,7 @@ impl Gateway {
         }
         let meters = &meters.quarantine;
         match &self.keeper {
-            _ if limit.check().is_err() => meters.count_dropped(Dropped::Rate),
+            _ if !limit.admits_one() => meters.count_dropped(Dropped::Rate),
             Some(keeper) if self.is_verified.load(Ordering::Relaxed) => {
                 let unique = self.unique.next();
                 let kept = Kept { source: source.name.as_str(), reason, request, peer, unique: &unique };

@@ -64,10 +64,10 @@ pub struct Source {
     /// What to do with an event that Kafka cannot take.
     pub on_enqueue_failure: EnqueueFailure,
     /// Keeps what fails verification, so much of it in a second.
-    pub quarantine: Option<DefaultDirectRateLimiter>,
+    pub quarantine: Option<RateLimit>,
 }
 
-/// The most that a source may send.
+/// The most that a source may send, or that is kept of it.
 #[derive(Clone, Debug)]
 pub struct RateLimit {
     per_second: NonZeroU32,
@@ -75,7 +75,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// As many events in a second.
+    /// As many in a second.
     pub fn new(per_second: NonZeroU32) -> Self {
         Self { per_second, limiter: Arc::new(RateLimiter::direct(Quota::per_second(per_second))) }
     }
@@ -135,7 +135,7 @@ impl Source {
             keep_headers,
             rate_limit: per_second.map(RateLimit::new),
             on_enqueue_failure: config.on_enqueue_failure,
-            quarantine: kept.map(|rate| RateLimiter::direct(Quota::per_second(rate))),
+            quarantine: kept.map(RateLimit::new),
         })
     }
 }

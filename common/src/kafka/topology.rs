@@ -276,14 +276,7 @@ mod tests {
     #[test]
     fn a_topic_that_strangers_fill_must_be_bounded_in_bytes() {
         let kafka = KafkaConfig::default();
-        let plan = TopicPlan {
-            kafka: &kafka,
-            tiers: 1,
-            max_body_bytes: 1000,
-            dedupe_window: 7 * DAY,
-            quarantine: true,
-        };
-        let specs = [plan.quarantine_spec()];
+        let specs = [plan(&kafka).quarantine_spec()];
         let mut seen = as_created(&specs);
         assert_eq!(mismatches(&specs, &seen, 7 * DAY), []);
         set(&mut seen, "webhooks.quarantine", "retention.bytes", "-1");
@@ -291,16 +284,12 @@ mod tests {
         assert!(faults.len() == 1 && faults[0].what.contains("no bound in bytes"), "{faults:?}");
     }
 
+    fn plan(kafka: &KafkaConfig) -> TopicPlan<'_> {
+        TopicPlan { kafka, tiers: 1, max_body_bytes: 1000, dedupe_window: 7 * DAY, quarantine: false }
+    }
+
     fn specs() -> Vec<TopicSpec> {
-        let kafka = KafkaConfig::default();
-        let plan = TopicPlan {
-            kafka: &kafka,
-            tiers: 1,
-            max_body_bytes: 1000,
-            dedupe_window: 7 * DAY,
-            quarantine: false,
-        };
-        plan.specs()
+        plan(&KafkaConfig::default()).specs()
     }
 
     fn as_created(specs: &[TopicSpec]) -> BTreeMap<String, SeenTopic> {

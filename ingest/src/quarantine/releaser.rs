@@ -24,6 +24,7 @@ use thiserror::Error;
 
 use super::record::Release;
 use super::released::Place;
+use super::survey::{extent, watermarks};
 use crate::accept::Accepted;
 
 /// How long Kafka may take to fence whoever began before, and to abort what that left open.
@@ -92,14 +93,12 @@ impl Releaser {
         kafka: &KafkaConfig,
         clock: Clock,
     ) -> Result<Self, Failure> {
-        let none = |error: KafkaError| Failure::Usage(format!("no Kafka client: {error}"));
         let quarantine = Topic::Quarantine.name(&kafka.topic_prefix);
         // The topic's own name: who releases from one topic is one, whatever else differs.
         let config = clients.release_producer(&quarantine);
-        let producer = BaseProducer::from_config_and_context(&config, Reports::default()).map_err(none)?;
-        let decided = clients.watermarks(Isolation::Committed);
-        let decided =
-            BaseConsumer::from_config_and_context(&decided, LoggingContext::default()).map_err(none)?;
+        let producer = BaseProducer::from_config_and_context(&config, Reports::default())
+            .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
+        let decided = watermarks(clients, Isolation::Committed)?;
         let begun = clock.mono();
         loop {
             match producer.init_transactions(CALL_TIMEOUT) {
@@ -123,19 +122,13 @@ impl Releaser {
     /// What an earlier release committed on the events topic must be there for everybody before this
     /// one's first transaction, whose marker might take it back.
     fn refuse_undecided(&self, clients: &ClientSettings) -> Result<(), Failure> {
-        let ends: BaseConsumer<LoggingContext> = BaseConsumer::from_config_and_context(
-            &clients.watermarks(Isolation::Uncommitted),
-            LoggingContext::default(),
-        )
-        .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
-        let mut lasts = BTreeMap::new();
-        for partition in 0..self.partitions {
-            let (_, end) = ends.fetch_watermarks(&self.events, partition, CALL_TIMEOUT).map_err(|error| {
-                Failure::Kafka(format!("{}/{partition} could not be read: {error}", self.events))
-            })?;
-            lasts.insert((self.events.clone(), partition), end - 1);
-        }
-        self.until_seen(lasts).map_err(|error| Failure::Kafka(error.to_string()))
+        let ends = watermarks(clients, Isolation::Uncommitted)?;
+        let last = |partition| {
+            let (_, end) = extent(&ends, &self.events, partition)?;
+            Ok(((self.events.clone(), partition), end - 1))
+        };
+        let lasts: Result<_, Failure> = (0..self.partitions).map(last).collect();
+        self.until_seen(lasts?).map_err(|error| Failure::Kafka(error.to_string()))
     }
 
     /// Passes on all of `batch`, or nothing: each event with the record that tells that the request at
@@ -241,14 +234,10 @@ impl Releaser {
         while 0 < self.producer.in_flight_count() {
             self.producer.poll(REPORT_PAUSE);
         }
-        let is_known = !self.producer.context().reported().is_unknown;
-        let is_clear = if let KafkaError::MessageProduction(code) = &cause {
-            !is_unknown(*code)
-        } else {
-            verdict(&cause) == Verdict::Abort
-        };
-        if is_known
-            && is_clear
+        let is_refused =
+            matches!(cause, KafkaError::MessageProduction(_)) || verdict(&cause) == Verdict::Abort;
+        if is_refused
+            && !self.producer.context().reported().is_unknown
             && let Err(error) = self.repeat(|| self.producer.abort_transaction(CALL_TIMEOUT))
         {
             tracing::debug!(%error, "the transaction was not aborted; Kafka does that after its time-out");
@@ -321,13 +310,10 @@ impl ProducerContext for Reports {
             }
             Ok(_) => reported.failure = Some(KafkaError::MessageProduction(RDKafkaErrorCode::Unknown)),
             Err((error, _)) => {
-                reported.is_unknown |= error.rdkafka_error_code().is_some_and(is_unknown);
+                let unknown = [RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight];
+                reported.is_unknown |= error.rdkafka_error_code().is_some_and(|code| unknown.contains(&code));
                 reported.failure = Some(error.clone());
             }
         }
     }
-}
-
-fn is_unknown(code: RDKafkaErrorCode) -> bool {
-    [RDKafkaErrorCode::MessageTimedOut, RDKafkaErrorCode::PurgeInflight].contains(&code)
 }

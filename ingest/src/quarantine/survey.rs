@@ -40,17 +40,12 @@ impl Survey {
         stopping: &Stopping,
     ) -> Result<Self, Failure> {
         let reader = PartitionReader::new(clients, group_id, topic.to_owned(), clock, stopping)?;
-        let ends: BaseConsumer<LoggingContext> = BaseConsumer::from_config_and_context(
-            &clients.watermarks(Isolation::Uncommitted),
-            LoggingContext::default(),
-        )
-        .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))?;
+        let ends = watermarks(clients, Isolation::Uncommitted)?;
         let extent = |partition| {
             if stopping.load(Ordering::Relaxed) {
                 return Err(Failure::No("interrupted before anything was read".to_owned()));
             }
-            ends.fetch_watermarks(topic, partition, PATIENCE)
-                .map_err(|error| Failure::Kafka(format!("{topic}/{partition} could not be read: {error}")))
+            extent(&ends, topic, partition)
         };
         let extents = (0..partitions).map(extent).collect::<Result<_, _>>()?;
         Ok(Self { reader, extents, stopping: Stopping::clone(stopping) })
@@ -104,4 +99,23 @@ impl Survey {
         }
         Ok(())
     }
+}
+
+/// Who tells how far partitions reach.
+pub(super) fn watermarks(
+    clients: &ClientSettings,
+    isolation: Isolation,
+) -> Result<BaseConsumer<LoggingContext>, Failure> {
+    BaseConsumer::from_config_and_context(&clients.watermarks(isolation), LoggingContext::default())
+        .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))
+}
+
+/// The first offset, and that after the last record.
+pub(super) fn extent(
+    ends: &BaseConsumer<LoggingContext>,
+    topic: &str,
+    partition: i32,
+) -> Result<(i64, i64), Failure> {
+    ends.fetch_watermarks(topic, partition, PATIENCE)
+        .map_err(|error| Failure::Kafka(format!("{topic}/{partition} could not be read: {error}")))
 }
