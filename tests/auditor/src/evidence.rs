@@ -157,11 +157,19 @@ pub struct Call {
     pub status: u16,
     /// When the call came, milliseconds since the epoch.
     pub at: u64,
+    /// When the caller says that it made it, if it says so.
+    #[serde(default)]
+    pub made: Option<u64>,
     /// BLAKE3 of its body.
     pub body: Digest,
 }
 
 impl Call {
+    /// Since when its caller waited for an answer: a network may have held it back.
+    pub fn since(&self) -> u64 {
+        self.made.map_or(self.at, |made| made.min(self.at))
+    }
+
     /// Whether the caller was told that it succeeded.
     pub fn succeeded(&self) -> bool {
         (200..300).contains(&self.status)

@@ -28,8 +28,9 @@
 //!   `body` the digest of what was sent. A line for each sending, heard or not: an event that lies on
 //!   the topic and was sent by nobody is a violation.
 //! - `calls.jsonl`, what handlers were asked: `{"destination", "source", "id", "generation",
-//!   "attempt", "key", "status", "at", "body"}`. `status` is 0 where no answer was sent whole and in
-//!   time; `at` is when the call came, `key` is `webhook-id`, `body` a digest.
+//!   "attempt", "key", "status", "at", "made"?, "body"}`. `status` is 0 where no answer was sent whole
+//!   and in time; `at` is when the call came, `made` when its caller says that it made it, `key` is
+//!   `webhook-id`, `body` a digest.
 //! - `faults.jsonl`, may be missing: `{"kind", "target", "begin", "end", "recovered"?, "skew_ms"?}`.
 //!   A fault's window goes from `begin` to the later of `end` and `recovered`, and `grace_ms`. Within
 //!   it a call may be repeated, an attempt may miss in the handlers' ledger, and clocks may differ by

@@ -83,7 +83,7 @@ fn extras(world: &World<'_>, calls: &[&Call], extra: &mut Extra, report: &mut Re
         if let Some(previous) = index.checked_sub(1).map(|index| calls[index])
             && (succeeded || goes_back)
         {
-            if world.is_fault_between(previous.at, call.at) {
+            if world.is_fault_between(previous.since(), call.at) {
                 extra.inside += 1;
             } else if !succeeded && is_held(world, previous, call) {
                 extra.guarded += 1;
@@ -123,7 +123,7 @@ fn outcomes(world: &World<'_>, delivery: &Delivery<'_>, report: &mut Report) {
     }
     for state in world.history(&delivery.key).filter(|state| state.status == Status::Dead) {
         let is_unexplained = |call: &&&Call| {
-            call.generation == state.generation && !world.is_fault_between(call.at, state.updated)
+            call.generation == state.generation && !world.is_fault_between(call.since(), state.updated)
         };
         let unexplained = succeeded.clone().find(is_unexplained);
         report.expect(unexplained.is_none(), || {

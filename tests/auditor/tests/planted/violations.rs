@@ -6,7 +6,7 @@ use hookwell_auditor::record::{Line, Text};
 use hookwell_auditor::verdict::Breach::{self, *};
 
 use super::world::{
-    BROKEN, COPIED, Dump, FINE, FINE_MIRROR, FLAKY, FORCED, HELD, MISSED, Of, WEAK, answer, state_value,
+    BROKEN, COPIED, Dump, FINE, FINE_MIRROR, FLAKY, FORCED, HELD, LATE, MISSED, Of, WEAK, answer, state_value,
 };
 
 /// In words; what must be found; what is done to the run; what is done to what was collected of it.
@@ -333,6 +333,15 @@ pub(crate) const PLANTED: &[Planted] = &[
         &[ExtraCall],
         |dump| dump.faults[0].begin = dump.faults[0].end + 1500,
         |dump| dump.faults[0].recovered = None,
+    ),
+    (
+        "a call that succeeded is made again, and was itself made when the fault was over",
+        &[ExtraCall],
+        |dump| {
+            let late = call(dump, LATE, 0);
+            late.made = Some(late.at - 500);
+        },
+        nothing,
     ),
     (
         "a call that failed is made again before the flood guard would",

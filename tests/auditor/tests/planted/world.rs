@@ -24,6 +24,7 @@ pub(crate) const WEAK: Of = ("stripe", "weak", "orders");
 pub(crate) const COPIED: Of = ("stripe", "copied", "orders");
 pub(crate) const HELD: Of = ("stripe", "held", "orders");
 pub(crate) const REPEATED: Of = ("stripe", "repeated", "orders");
+pub(crate) const LATE: Of = ("stripe", "late", "orders");
 pub(crate) const MISSED: Of = ("stripe", "missed", "orders");
 pub(crate) const NOWHERE: Of = ("shopify", "nowhere", "");
 pub(crate) const FORCED: Of = ("stripe", "forced", "orders");
@@ -91,6 +92,7 @@ impl Dump {
         dump.copied();
         dump.held_by_the_flood_guard();
         dump.repeated_after_a_fault();
+        dump.held_back_by_a_fault();
         dump.missed_by_the_handler();
         dump.routed_nowhere();
         dump.unreadable();
@@ -162,6 +164,16 @@ impl Dump {
         self.accept(REPEATED, "body");
         self.called(REPEATED, 0, 0, 200).fault(2000);
         self.called(REPEATED, 0, 0, 200).state(REPEATED, 2, 0, 0, None);
+    }
+
+    /// The first call comes when its caller has long given it up, and the fault is over.
+    fn held_back_by_a_fault(&mut self) {
+        self.accept(LATE, "body");
+        let made = self.now;
+        self.fault(2000).now += 1000;
+        self.called(LATE, 0, 0, 200);
+        self.calls.last_mut().unwrap().made = Some(made);
+        self.called(LATE, 0, 0, 200).state(LATE, 2, 0, 0, None);
     }
 
     fn missed_by_the_handler(&mut self) {
@@ -275,6 +287,7 @@ impl Dump {
             key: DeliveryKey::of(source, id, destination).idempotency_key(generation),
             status,
             at: self.now,
+            made: Some(self.now - 5),
             body: Digest::of(b"body"),
         });
         self.now += 10;
