@@ -11,7 +11,7 @@ mod verdict;
 pub use carry::{appended_at, collect_headers, copy_record, headers_of};
 pub use client::{ClientSettings, Isolation};
 pub use context::{Figures, LoggingContext, Statistics, log_client_error, log_client_line};
-pub use partition_reader::{PartitionReader, Stopping};
+pub use partition_reader::{PartitionReader, Stopping, extent};
 pub use topology::{
     KafkaFault, SeenTopic, TopologyError, create_missing, describe, mismatches, partition_counts,
     retry_tiers, verify,

@@ -18,6 +18,9 @@ use crate::lifecycle::{Clock, Failure};
 /// How long Kafka may give neither a record nor an end.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Between two questions to a partition that has no leader at the moment.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// How long a poll waits: the longest that a wish to stop waits.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -62,9 +65,7 @@ impl PartitionReader {
     /// The first offset, and that after the last record that is decided: committed, and not behind
     /// one that is open.
     pub fn extent(&self, partition: i32) -> Result<(i64, i64), Failure> {
-        self.consumer
-            .fetch_watermarks(&self.topic, partition, PATIENCE)
-            .map_err(|error| self.failure(partition, &error))
+        extent(&self.consumer, &self.topic, partition, self.clock)
     }
 
     /// Hands each committed record before `end` to `visit`; breaks off where that or somebody outside
@@ -126,6 +127,28 @@ impl PartitionReader {
     }
 
     fn failure(&self, partition: i32, error: &KafkaError) -> Failure {
-        Failure::Kafka(format!("{}/{partition} could not be read: {error}", self.topic))
+        failure(&self.topic, partition, error)
     }
+}
+
+/// The first offset of a partition, and that after its last record, as far as `consumer` may see.
+pub fn extent(
+    consumer: &BaseConsumer<LoggingContext>,
+    topic: &str,
+    partition: i32,
+    clock: Clock,
+) -> Result<(i64, i64), Failure> {
+    let begun = clock.mono();
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok(extent) => return Ok(extent),
+            // It may have a leader that does not know it yet, when it was just created or has moved.
+            Err(_) if clock.mono().saturating_sub(begun) < PATIENCE => std::thread::sleep(ASK_AGAIN),
+            Err(error) => return Err(failure(topic, partition, &error)),
+        }
+    }
+}
+
+fn failure(topic: &str, partition: i32, error: &KafkaError) -> Failure {
+    Failure::Kafka(format!("{topic}/{partition} could not be read: {error}"))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use hookwell_common::config::KafkaConfig;
 use hookwell_common::failpoint;
 use hookwell_common::kafka::{
-    ClientSettings, Isolation, LoggingContext, Verdict, collect_headers, has_place, headers_of,
+    ClientSettings, Isolation, LoggingContext, Verdict, collect_headers, extent, has_place, headers_of,
     log_client_error, log_client_line, verdict,
 };
 use hookwell_common::lifecycle::{Clock, Failure};
@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use super::record::Release;
 use super::released::Place;
-use super::survey::{extent, watermarks};
+use super::survey::watermarks;
 use crate::accept::Accepted;
 
 /// How long Kafka may take to fence whoever began before, and to abort what that left open.
@@ -124,7 +124,7 @@ impl Releaser {
     fn refuse_undecided(&self, clients: &ClientSettings) -> Result<(), Failure> {
         let ends = watermarks(clients, Isolation::Uncommitted)?;
         let last = |partition| {
-            let (_, end) = extent(&ends, &self.events, partition)?;
+            let (_, end) = extent(&ends, &self.events, partition, self.clock)?;
             Ok(((self.events.clone(), partition), end - 1))
         };
         let lasts: Result<_, Failure> = (0..self.partitions).map(last).collect();

@@ -2,22 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use hookwell_common::kafka::{
-    ClientSettings, Isolation, LoggingContext, PartitionReader, Stopping, copy_record,
+    ClientSettings, Isolation, LoggingContext, PartitionReader, Stopping, copy_record, extent,
 };
 use hookwell_common::lifecycle::{Clock, Failure};
 use rdkafka::config::FromClientConfigAndContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::message::Message;
 
 use super::record::{Entry, decode};
 use super::released::{Place, Released};
 use super::tally::Found;
-
-/// How long Kafka may take to say how far a partition reaches.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The quarantine topic, and how far it reached when the command began: what comes later is another
 /// run's.
@@ -45,7 +41,7 @@ impl Survey {
             if stopping.load(Ordering::Relaxed) {
                 return Err(Failure::No("interrupted before anything was read".to_owned()));
             }
-            extent(&ends, topic, partition)
+            extent(&ends, topic, partition, clock)
         };
         let extents = (0..partitions).map(extent).collect::<Result<_, _>>()?;
         Ok(Self { reader, extents, stopping: Stopping::clone(stopping) })
@@ -108,14 +104,4 @@ pub(super) fn watermarks(
 ) -> Result<BaseConsumer<LoggingContext>, Failure> {
     BaseConsumer::from_config_and_context(&clients.watermarks(isolation), LoggingContext::default())
         .map_err(|error| Failure::Usage(format!("no Kafka client: {error}")))
-}
-
-/// The first offset, and that after the last record.
-pub(super) fn extent(
-    ends: &BaseConsumer<LoggingContext>,
-    topic: &str,
-    partition: i32,
-) -> Result<(i64, i64), Failure> {
-    ends.fetch_watermarks(topic, partition, PATIENCE)
-        .map_err(|error| Failure::Kafka(format!("{topic}/{partition} could not be read: {error}")))
 }

@@ -3,14 +3,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use hookwell_common::lifecycle::Clock as Stopwatch;
 use hookwell_tests::clock::Clock;
 use hookwell_tests::program::{Answer, Program};
 use hookwell_tests::reader::Record;
 use hookwell_tests::sender::{Sender, Signed, now_in_seconds, post, post_until_accepted};
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
+use rdkafka::producer::Producer as _;
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{Common, tests};
@@ -18,6 +22,7 @@ use crate::{Common, tests};
 tests![
     what_a_wrong_secret_refused_is_released_and_delivered_once,
     two_operators_at_once_release_each_event_once,
+    what_kafka_refuses_of_a_release_takes_all_of_it_back_and_it_can_be_run_again,
     an_event_that_its_sender_sent_again_is_released_once,
     what_was_forged_stays_whatever_the_source_has_become,
     a_signed_time_is_judged_when_the_request_was_received,
@@ -27,10 +32,14 @@ tests![
     a_record_that_cannot_be_read_is_told_and_passed_over,
     a_topic_that_is_missing_is_told_and_a_reload_cannot_begin_to_keep,
     an_open_transaction_that_hides_what_was_released_ends_the_command,
+    a_release_waits_for_whatever_is_undecided_on_the_events_before_it_begins,
 ];
 
 pub(crate) const RIGHT: &str = "the right secret";
 const HOUR: i64 = 3600;
+
+/// How long what failed verification waits for Kafka.
+const KEPT_FOR: Duration = Duration::from_secs(30);
 
 /// Two sources that keep what fails verification.
 pub(crate) fn with_quarantine(settings: &mut Settings) {
@@ -153,19 +162,74 @@ fn two_operators_at_once_release_each_event_once(common: &Common) -> Result<()> 
     let stage = common.stage_with(with_quarantine)?;
     let ids: Vec<_> = (0..40).map(|number| format!("evt-{number}")).collect();
     wrongly_refused(&stage, &ids.iter().map(String::as_str).collect::<Vec<_>>())?;
-    // Slowly, so that they meet.
-    let operator = || stage.start_armed_ingest_command("", &["--release-quarantine", "--rate", "20/s"]);
-    let operators = [operator()?, operator()?];
-    let ends = [operators[0].end()?, operators[1].end()?];
-    let logs = operators.each_ref().map(Program::logged);
-    ensure!(ends.iter().any(std::process::ExitStatus::success), "{logs:?}");
-    for (end, log) in ends.iter().zip(&logs) {
-        let gave_way = end.code() == Some(1) && log.contains("another --release-quarantine");
-        ensure!(end.success() || gave_way, "{end:?}: {log}");
-    }
-    ensure!(events(&stage)?.len() == 40, "{logs:?}");
+    let overtaken =
+        stage.start_armed_ingest_command("release-committing=1*sleep(5000)", &["--release-quarantine"])?;
+    let topic = stage.topic("events");
+    wait::until("the first to be about to commit", || {
+        Ok((!stage.reader.read_uncommitted(&topic)?.is_empty()).then_some(()))
+    })?;
+    overtaken.signal(Signal::STOP)?;
+    ensure!(events(&stage)?.is_empty());
+    ensure!(sums(&release(&stage, &[])?)? == [40, 40, 0, 0]);
+    overtaken.signal(Signal::CONT)?;
+    let end = overtaken.end()?;
+    let log = overtaken.logged();
+    ensure!(end.code() == Some(1) && log.contains("another --release-quarantine"), "{end:?}: {log}");
+    ensure!(events(&stage)?.len() == 40);
     ensure!(sums(&release(&stage, &[])?)? == [0; 4]);
     Ok(())
+}
+
+/// A release that is frozen where it comes to `point`, with an event on its way that nobody sees yet.
+fn caught_in_a_transaction(stage: &Stage, point: &str) -> Result<Program> {
+    let slow = format!("{point}=1*sleep(5000)");
+    let release = stage.start_armed_ingest_command(&slow, &["--release-quarantine"])?;
+    let topic = stage.topic("events");
+    wait::until("an event in an open transaction", || {
+        Ok((!stage.reader.read_uncommitted(&topic)?.is_empty()).then_some(()))
+    })?;
+    release.signal(Signal::STOP)?;
+    Ok(release)
+}
+
+fn what_kafka_refuses_of_a_release_takes_all_of_it_back_and_it_can_be_run_again(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        with_quarantine(settings);
+        settings.partitions = 1;
+    })?;
+    set_secret(&stage, "a wrong secret")?;
+    let ingest = stage.ingest()?;
+    let body = format!("{{\"note\":\"{}\"}}", noise(400_000));
+    for event in [signed(RIGHT, "one"), Sender::GitHub.sign_as(RIGHT, 0, "two", body).to("acme")] {
+        ensure!(post(stage.port, &event)?.0 == 403);
+    }
+    until_kept(&ingest, 2.0)?;
+    ensure!(ingest.stop()?.success());
+    set_secret(&stage, RIGHT)?;
+    let topic = stage.topic("events");
+    let refused = caught_in_a_transaction(&stage, "release-event-sent")?;
+    stage.reader.limit_records(&topic, 100_000)?;
+    refused.signal(Signal::CONT)?;
+    let end = refused.end()?;
+    let log = refused.logged();
+    ensure!(end.code() == Some(3) && log.contains("Message size too large"), "{end:?}: {log}");
+    stage.reader.limit_records(&topic, 4_194_304)?;
+    // Nor does what it began hold back what comes now.
+    let _ingest = stage.ingest()?;
+    ensure!(post(stage.port, &signed(RIGHT, "three"))?.0 == 200);
+    ensure!(events(&stage)? == ["three".to_owned()].into());
+    ensure!(sums(&release(&stage, &[])?)? == [2, 2, 0, 0]);
+    ensure!(events(&stage)?.len() == 3);
+    Ok(())
+}
+
+/// Letters that hardly get shorter when they are compressed.
+fn noise(letters: usize) -> String {
+    let next = |state: &u64| Some(state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
+    let states = std::iter::successors(Some(1_u64), next);
+    states.take(letters).map(|state| char::from(b'a' + (state >> 60) as u8)).collect()
 }
 
 fn an_event_that_its_sender_sent_again_is_released_once(common: &Common) -> Result<()> {
@@ -293,6 +357,7 @@ fn without_kafka_senders_hear_the_same_and_what_waited_is_kept_afterwards(common
     let ingest = stage.ingest()?;
     post_until_accepted(stage.port, &signed(RIGHT, "before"))?;
     own.kafka.kill()?;
+    let outage = Stopwatch::start();
     for number in 0..20 {
         let (status, text) = post(stage.port, &signed("the forger's own", &format!("forged-{number}")))?;
         ensure!(status == 403 && text.contains("signature_mismatch"), "{status} {text}");
@@ -300,10 +365,12 @@ fn without_kafka_senders_hear_the_same_and_what_waited_is_kept_afterwards(common
     ensure!(post(stage.port, &signed(RIGHT, "meanwhile"))?.0 == 503);
     own.kafka.revive()?;
     post_until_accepted(stage.port, &signed(RIGHT, "after"))?;
-    wait::until("each to be kept or dropped", || {
+    let dropped = wait::until("each to be kept or dropped", || {
         let dropped = ingest.metric("hookwell_ingest_quarantine_dropped_total", &[])?;
-        Ok((kept(&ingest)? + dropped == 20.0).then_some(()))
+        Ok((kept(&ingest)? + dropped == 20.0).then_some(dropped))
     })?;
+    ensure!(dropped == 0.0 || KEPT_FOR < outage.mono(), "{dropped} were dropped before their time");
+    ensure!(list(&stage, &["--records"])?.len() == 20 - dropped as usize);
     ensure!(ingest.metric("hookwell_ingest_in_flight", &[])? == 0.0);
     Ok(())
 }
@@ -376,7 +443,7 @@ fn a_topic_that_is_missing_is_told_and_a_reload_cannot_begin_to_keep(common: &Co
     set_secret(&stage, RIGHT)?;
     let ingest = stage.ingest()?;
     stage.rewrite(with_quarantine)?;
-    ingest.signal(rustix::process::Signal::HUP)?;
+    ingest.signal(Signal::HUP)?;
     wait::until("the reload to be refused", || {
         Ok(ingest.logged().contains("a source has quarantine = true").then_some(()))
     })?;
@@ -410,5 +477,23 @@ fn an_open_transaction_that_hides_what_was_released_ends_the_command(common: &Co
     ensure!(hidden.status == Some(3) && hidden.err.contains("is decided up to offset"), "{hidden:?}");
     ensure!(events(&stage)?.is_empty(), "released without knowing what was released before");
     drop(stranger);
+    Ok(())
+}
+
+fn a_release_waits_for_whatever_is_undecided_on_the_events_before_it_begins(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        with_quarantine(settings);
+        settings.partitions = 1;
+    })?;
+    wrongly_refused(&stage, &["one"])?;
+    let topic = stage.topic("events");
+    let nothing = Record { partition: 0, offset: 0, key: vec![], value: vec![], headers: vec![], at: 0 };
+    let stranger = stage.reader.open_transaction(&format!("{}-stranger", stage.prefix), &topic, &nothing)?;
+    let waited = release(&stage, &[])?;
+    ensure!(waited.status == Some(3) && waited.err.contains(&format!("{topic}/0")), "{waited:?}");
+    ensure!(stage.reader.read_uncommitted(&topic)?.len() == 1, "it began all the same");
+    stranger.abort_transaction(Duration::from_secs(30))?;
+    ensure!(sums(&release(&stage, &[])?)? == [1, 1, 0, 0]);
+    ensure!(events(&stage)? == ["one".to_owned()].into());
     Ok(())
 }
