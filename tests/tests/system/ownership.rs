@@ -1,5 +1,6 @@
 //! Who owns a partition: members that come, go, freeze and thaw, and transactions of strangers.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -23,6 +24,8 @@ tests![
     a_processor_told_to_stop_finishes_what_is_open,
     readiness_tells_the_truth,
     a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_process,
+    a_member_shows_nothing_of_a_lane_that_never_returned_once_another_has_its_partition,
+    a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_its_heir_goes_on,
 ];
 
 fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<()> {
@@ -49,17 +52,24 @@ fn a_frozen_owner_that_was_about_to_commit_is_fenced(common: &Common) -> Result<
     let stage = common.stage_with(|settings| settings.partitions = 1)?;
     let frozen = stage.start_processor("transaction-committing=1*sleep(1500)")?.ready()?;
     stage.accept(&["one"])?;
-    let state = stage.topic("state");
-    // The birth record is one; the second lies in the transaction that is about to be committed.
-    wait::until("an open transaction", || {
-        let open = stage.reader.read_uncommitted(&state)?.len() > stage.reader.read(&state)?.len();
-        Ok(open.then_some(()))
-    })?;
+    until_transactions_are_open(&stage, 1)?;
     frozen.signal(Signal::STOP)?;
     let _heir = stage.processor()?;
     ensure!(stage.until_settled(&["one"])?.is_clean());
     frozen.signal(Signal::CONT)?;
     both_go_on(&stage, &frozen)
+}
+
+/// Waits until so many partitions have states that are not committed.
+fn until_transactions_are_open(stage: &Stage, partitions: usize) -> Result<()> {
+    let state = stage.topic("state");
+    wait::until("open transactions", || {
+        let place = |record: Record| (record.partition, record.offset);
+        let committed: BTreeSet<_> = stage.reader.read(&state)?.into_iter().map(place).collect();
+        let all = stage.reader.read_uncommitted(&state)?.into_iter().map(place);
+        let open = all.filter(|place| !committed.contains(place)).map(|(partition, _)| partition);
+        Ok((partitions <= open.collect::<BTreeSet<_>>().len()).then_some(()))
+    })
 }
 
 /// The thawed owner is a member again and owns nothing that its heir has; what comes now, and a copy
@@ -137,7 +147,7 @@ fn members_come_and_go_under_load_and_nothing_is_lost_or_settled_twice(common: &
         ..Reply::from(if call.attempt() == "0" && call.event().ends_with('7') { 500 } else { 200 })
     });
     let _ingest = stage.ingest()?;
-    let mut accepted = std::collections::BTreeSet::new();
+    let mut accepted = BTreeSet::new();
     let mut send = |from: usize| -> Result<()> {
         for n in from..from + 150 {
             let sender = Sender::ALL[n % 4];
@@ -219,5 +229,55 @@ fn a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_proces
     ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
     ensure!(processor.logged().contains("a lane's thread is blocked and is given up"));
     ensure!(processor.stop()?.success());
+    Ok(())
+}
+
+fn a_member_shows_nothing_of_a_lane_that_never_returned_once_another_has_its_partition(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 2;
+        settings.processor = "drain_timeout = \"1s\"".to_owned();
+    })?;
+    let ids = ["one", "two", "three", "four", "five", "six"];
+    // The first passage of each partition waits for ever, whichever of them is taken away.
+    let first = stage.start_processor("transaction-produced=2*pause")?.ready()?;
+    stage.accept(&ids)?;
+    until_transactions_are_open(&stage, 2)?;
+    let second = stage.processor()?;
+    let audit = stage.until_settled(&ids)?;
+    ensure!(audit.is_clean() && audit.done == ids.len(), "{audit}");
+    stage.until_caught_up()?;
+    for member in [&first, &second] {
+        wait::until("a member to show its own partition and no other", || {
+            let lanes = |state: &str| member.metric("hookwell_processor_lanes", &[state]);
+            let active = lanes("state=\"active\"")?;
+            let others = lanes("state=\"restoring\"")? + lanes("state=\"draining\"")?;
+            let open = member.metric("hookwell_processor_open_deliveries", &[])?;
+            Ok((active == 1.0 && others + open == 0.0).then_some(()))
+        })?;
+    }
+    ensure!(first.stop()?.success() && second.stop()?.success());
+    Ok(())
+}
+
+fn a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_its_heir_goes_on(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 1;
+        settings.processor = "drain_timeout = \"1s\"".to_owned();
+    })?;
+    let blocked = stage.start_processor("transaction-produced=1*pause")?.ready()?;
+    stage.accept(&["one"])?;
+    stage.handler.until_called(1)?;
+    until_transactions_are_open(&stage, 1)?;
+    ensure!(blocked.stop()?.success());
+    ensure!(blocked.logged().contains("left=true"), "the group waits for it: {}", blocked.logged());
+    let _heir = stage.processor()?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    stage.until_caught_up()?;
+    let calls = stage.handler.calls_for("one");
+    ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
     Ok(())
 }
