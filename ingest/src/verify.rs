@@ -2,6 +2,7 @@
 
 pub mod adyen;
 pub mod braintree;
+mod canonical;
 pub mod content;
 pub mod credential;
 pub mod draft;

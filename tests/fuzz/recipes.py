@@ -183,6 +183,7 @@ class Recipe:
             "body": lambda: request.body,
             "url": lambda: request.url.encode(),
             "bare-url": lambda: request.url.split("?")[0].encode(),
+            "encoded-path": lambda: self.encoded_path(request.url).encode(),
             "method": lambda: request.method.encode(),
             "secret": lambda: self.key(request),
             "secret-id": lambda: request.secret_id.encode(),
@@ -194,12 +195,31 @@ class Recipe:
         }
         if name in fixed:
             return fixed[name]()
+        kind, _, names = name.partition(":")
+        if kind == "signed-headers":
+            return self.signed_headers(request, names.lower().split(","))
         place = name.removesuffix("?")
         self.refuse_repeated(request, place)
         value = self.place(request, place, texts)
         if value is None and place == name:
             raise Refused(place)
         return value or b""
+
+    @staticmethod
+    def encoded_path(url):
+        component, uri = "-_.!~*'()", "-_.!~*'();,/?:@&=+$#"
+        target, _, query = url.split("://", 1)[-1].partition("?")
+        path = "/" + target.partition("/")[2]
+        query = urllib.parse.quote(urllib.parse.quote(query.partition("?")[0], safe=component), safe=uri)
+        return urllib.parse.quote(path, safe=uri) + ("?" + query if query else "")
+
+    @staticmethod
+    def signed_headers(request, names):
+        listed = (request.values(names[0]) or [b""])[0].decode()
+        listed = {name.strip().lower() for name in listed.split(",")[:128]} - {""}
+        if not listed.issuperset(names) or any(len(request.values(name)) != 1 for name in listed):
+            raise Refused(names[0])
+        return b";".join(name.encode() + b":" + request.values(name)[0].strip() for name in sorted(listed))
 
     def key(self, request):
         secret, form = request.secret, self.words["key"]

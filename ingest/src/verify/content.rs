@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::canonical::{encoded_path, listed, php_form, repeated_field, signed_headers};
 use super::request::UnverifiedRequest;
-use super::value::Place;
+use super::value::{Place, header_name, is_repeated};
 
 /// What a signature covers, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,12 @@ pub enum Part {
     Url,
     /// The same without its query.
     BareUrl,
+    /// Its path and query, escaped.
+    EncodedPath,
     /// The method, in upper case.
     Method,
+    /// The headers that the first of these lists, all of these among them.
+    SignedHeaders(Vec<String>),
     /// The secret itself, where a hash is taken and no HMAC.
     Secret,
     /// The id by which the sender knows the secret.
@@ -34,6 +39,8 @@ pub enum Part {
     /// Name and value of each field of a form, sorted; of a name that is there more than once, each
     /// value once.
     Form,
+    /// Each field of a form but this one, as PHP serialises them.
+    PhpForm(String),
     /// The CRC-32 of the body, in decimal digits.
     Checksum,
     /// The body as a string of JSON.
@@ -53,11 +60,11 @@ pub struct Given<'g> {
 
 /// A part that the request does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingPart<'c>(pub &'c Place);
+pub struct MissingPart(pub Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {bare-url}, {method}, {crc32}, {quoted-body}, {open}, {close} and {secret-id} in it; it must cover {body}, {quoted-body} or {form}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {php-form-without:NAME}, {url}, {bare-url}, {encoded-path}, {method}, {signed-headers:NAME,…}, {crc32}, {quoted-body}, {open}, {close} and {secret-id} in it; it must cover {body}, {quoted-body}, {form} or {php-form-without:NAME}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -82,7 +89,21 @@ impl Content {
 
     /// Whether the body is covered; without it, anybody could alter it.
     pub fn covers_body(&self) -> bool {
-        [Part::Body, Part::Form, Part::Quoted].iter().any(|part| self.0.contains(part))
+        let covers = |part: &Part| match part {
+            Part::Body | Part::Form | Part::PhpForm(_) | Part::Quoted => true,
+            Part::Literal(_)
+            | Part::Value(_)
+            | Part::Optional(_)
+            | Part::Url
+            | Part::BareUrl
+            | Part::EncodedPath
+            | Part::Method
+            | Part::SignedHeaders(_)
+            | Part::Secret
+            | Part::SecretId
+            | Part::Checksum => false,
+        };
+        self.0.iter().any(covers)
     }
 
     /// Whether it begins with the secret, so that a plain hash of it can be continued by who knows the
@@ -98,7 +119,7 @@ impl Content {
 
     /// Whether the URL is covered, which must then be configured.
     pub fn covers_url(&self) -> bool {
-        self.0.contains(&Part::Url) || self.0.contains(&Part::BareUrl)
+        [Part::Url, Part::BareUrl, Part::EncodedPath].iter().any(|part| self.0.contains(part))
     }
 
     /// Whether it holds the secret, which is for hashes only.
@@ -119,35 +140,66 @@ impl Content {
             | Part::Body
             | Part::Url
             | Part::BareUrl
+            | Part::EncodedPath
+            | Part::Method
+            | Part::SignedHeaders(_)
+            | Part::Secret
+            | Part::SecretId
+            | Part::Form
+            | Part::PhpForm(_)
+            | Part::Checksum
+            | Part::Quoted => None,
+        })
+    }
+
+    /// What is signed and there more than once, so that nobody can say which one was meant.
+    pub fn repeated(&self, request: &UnverifiedRequest<'_>) -> Option<Place> {
+        let twice = |part: &Part| match part {
+            Part::Value(place) | Part::Optional(place) => Some(place.clone()),
+            Part::SignedHeaders(names) => {
+                let listed = names.first().map(|list| listed(request, list)).unwrap_or_default();
+                let mut all = names.iter().cloned().chain(listed);
+                all.find(|name| request.headers.is_repeated(name)).map(Place::Header)
+            }
+            Part::PhpForm(_) => repeated_field(request.body).map(Place::Form),
+            Part::Literal(_)
+            | Part::Body
+            | Part::Url
+            | Part::BareUrl
+            | Part::EncodedPath
             | Part::Method
             | Part::Secret
             | Part::SecretId
             | Part::Form
             | Part::Checksum
             | Part::Quoted => None,
-        })
+        };
+        self.0.iter().filter_map(twice).find(|place| is_repeated(request, place))
     }
 
     /// Hands each signed piece of `request` to `take`; `find` finds what lies at a place.
-    pub fn feed<'c, 'f>(
-        &'c self,
+    pub fn feed<'f>(
+        &self,
         request: &UnverifiedRequest<'_>,
         given: Given<'_>,
         find: impl Fn(&Place) -> Option<Cow<'f, [u8]>>,
         mut take: impl FnMut(&[u8]),
-    ) -> Result<(), MissingPart<'c>> {
+    ) -> Result<(), MissingPart> {
         for part in &self.0 {
             match part {
                 Part::Literal(text) => take(text.as_bytes()),
                 Part::Body => take(request.body),
-                Part::Value(place) => take(&find(place).ok_or(MissingPart(place))?),
+                Part::Value(place) => take(&find(place).ok_or_else(|| MissingPart(place.clone()))?),
                 Part::Optional(place) => take(&find(place).unwrap_or_default()),
                 Part::Url => take(given.url.as_bytes()),
                 Part::BareUrl => take(given.url.split('?').next().unwrap_or_default().as_bytes()),
+                Part::EncodedPath => take(encoded_path(given.url).as_bytes()),
                 Part::Method => take(request.method.as_bytes()),
+                Part::SignedHeaders(names) => take(&signed_headers(request, names).map_err(MissingPart)?),
                 Part::Secret => take(given.secret),
                 Part::SecretId => take(given.secret_id.as_bytes()),
                 Part::Form => feed_form(request.body, &mut take),
+                Part::PhpForm(without) => take(php_form(request.body, without).as_bytes()),
                 Part::Quoted => {
                     let text = String::from_utf8_lossy(request.body);
                     take(serde_json::Value::from(text).to_string().as_bytes());
@@ -166,6 +218,7 @@ impl Part {
             "body" => Some(Part::Body),
             "url" => Some(Part::Url),
             "bare-url" => Some(Part::BareUrl),
+            "encoded-path" => Some(Part::EncodedPath),
             "method" => Some(Part::Method),
             "secret" => Some(Part::Secret),
             "secret-id" => Some(Part::SecretId),
@@ -174,9 +227,14 @@ impl Part {
             "quoted-body" => Some(Part::Quoted),
             "open" => Some(Part::Literal("{".to_owned())),
             "close" => Some(Part::Literal("}".to_owned())),
-            _ => match name.strip_suffix('?') {
-                Some(name) => place(name).map(Part::Optional),
-                None => place(name).map(Part::Value),
+            _ => match (name.split_once(':'), name.strip_suffix('?')) {
+                (Some(("signed-headers", names)), _) => {
+                    let names: Option<Vec<_>> = names.split(',').map(header_name).collect();
+                    names.map(Part::SignedHeaders)
+                }
+                (Some(("php-form-without", name)), _) => Some(Part::PhpForm(name.to_owned())),
+                (_, Some(name)) => place(name).map(Part::Optional),
+                (_, None) => place(name).map(Part::Value),
             },
         }
     }

@@ -131,8 +131,10 @@ impl Preset {
 
     /// What is signed; `None` where nothing is, and where words do not say it.
     pub fn content(&self) -> Option<&str> {
-        let has_words =
-            matches!(self.scheme.as_str(), "hmac" | "digest" | "ed25519" | "ecdsa-p256" | "rsa-sha256");
+        let has_words = matches!(
+            self.scheme.as_str(),
+            "hmac" | "digest" | "ed25519" | "ecdsa-p256" | "rsa-sha1" | "rsa-sha256"
+        );
         has_words.then(|| self.content.as_deref().unwrap_or("{body}"))
     }
 
@@ -154,6 +156,7 @@ impl Preset {
             "digest" => hash,
             "ed25519" => "Ed25519".to_owned(),
             "ecdsa-p256" => "ECDSA P-256".to_owned(),
+            "rsa-sha1" => "RSA SHA-1".to_owned(),
             "rsa-sha256" => "RSA SHA-256".to_owned(),
             "basic" => "name and password".to_owned(),
             "twilio" => "HMAC SHA-1 of URL and form".to_owned(),
@@ -184,6 +187,9 @@ impl Preset {
                 .as_deref()
                 .is_some_and(|algorithm| algorithm.to_ascii_lowercase().starts_with("hs"));
         is_token_of_pair
-            || matches!(self.scheme.as_str(), "ed25519" | "ecdsa-p256" | "rsa-sha256" | "sns" | "ebay")
+            || matches!(
+                self.scheme.as_str(),
+                "ed25519" | "ecdsa-p256" | "rsa-sha1" | "rsa-sha256" | "sns" | "ebay"
+            )
     }
 }

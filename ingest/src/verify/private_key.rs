@@ -2,16 +2,17 @@
 
 use p256::ecdsa::signature::hazmat::PrehashSigner as _;
 use p256::ecdsa::{Signature, SigningKey};
-use p256::pkcs8::DecodePrivateKey as _;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use ring::rand::SystemRandom;
-use ring::rsa;
+use ring::rsa::KeyPair as RsaKeyPair;
 use ring::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair,
     RSA_PKCS1_SHA256,
 };
+use rsa::pkcs8::DecodePrivateKey as _;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject;
+use sha1::Sha1;
 
 use super::public_key::Kind;
 
@@ -24,7 +25,9 @@ enum Pair {
     Ed25519(Ed25519KeyPair),
     Ecdsa(EcdsaKeyPair),
     EcdsaSha1(SigningKey),
-    Rsa(rsa::KeyPair),
+    Rsa(RsaKeyPair),
+    /// ring signs nothing with SHA-1.
+    RsaSha1(Box<rsa::PrivateKey>),
 }
 
 impl PrivateKey {
@@ -39,8 +42,10 @@ impl PrivateKey {
             Kind::EcdsaP256 => ecdsa(&ECDSA_P256_SHA256_ASN1_SIGNING).map(Pair::Ecdsa),
             Kind::EcdsaP256Fixed => ecdsa(&ECDSA_P256_SHA256_FIXED_SIGNING).map(Pair::Ecdsa),
             Kind::EcdsaP256Sha1 => SigningKey::from_pkcs8_der(der).ok().map(Pair::EcdsaSha1),
-            Kind::RsaSha256 => rsa::KeyPair::from_pkcs8(der).ok().map(Pair::Rsa),
-            Kind::RsaSha1 => None,
+            Kind::RsaSha256 => RsaKeyPair::from_pkcs8(der).ok().map(Pair::Rsa),
+            Kind::RsaSha1 => {
+                rsa::PrivateKey::from_pkcs8_der(der).ok().map(|key| Pair::RsaSha1(Box::new(key)))
+            }
         };
         pair.map(Self)
     }
@@ -61,6 +66,7 @@ impl PrivateKey {
                 pair.sign(&RSA_PKCS1_SHA256, &random, content, &mut signature).ok()?;
                 Some(signature)
             }
+            Pair::RsaSha1(key) => key.pkcs1v15_sign::<Sha1>(content).ok(),
         }
     }
 }

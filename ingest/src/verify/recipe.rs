@@ -329,7 +329,7 @@ impl<'p> Pass<'p, '_> {
     }
 
     /// Whether one of `signatures` was made with `key`.
-    fn fits(&self, secret: &SigningKey, key: &Key, signatures: &Signatures) -> Result<bool, MissingPart<'p>> {
+    fn fits(&self, secret: &SigningKey, key: &Key, signatures: &Signatures) -> Result<bool, MissingPart> {
         let secret_id = secret.id.as_deref().unwrap_or_default();
         let feed = |secret: &[u8], take: &mut dyn FnMut(&[u8])| {
             let given = Given { url: self.url, secret, secret_id };
@@ -359,14 +359,13 @@ impl<'p> Pass<'p, '_> {
 
     /// A signed header that is there twice leaves it open which one was signed.
     fn refuse_repeated(&self, trace: &mut impl Trace) -> Result<(), Rejection> {
-        for place in self.recipe.content.places().chain(&self.recipe.key_id) {
-            if is_repeated(self.request, place) {
-                return Err(trace.failed(Step::Signature, Rejection::Unreadable, || {
-                    format!("{place:?} is signed, and there more than once")
-                }));
-            }
+        let named = self.recipe.key_id.as_ref().filter(|place| is_repeated(self.request, place));
+        match self.recipe.content.repeated(self.request).as_ref().or(named) {
+            None => Ok(()),
+            Some(place) => Err(trace.failed(Step::Signature, Rejection::Unreadable, || {
+                format!("{place:?} is signed, and there more than once")
+            })),
         }
-        Ok(())
     }
 
     fn signed_at(&self, rule: &TimestampRule, trace: &mut impl Trace) -> Result<Timestamp, Rejection> {

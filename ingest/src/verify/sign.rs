@@ -38,15 +38,23 @@ impl Recipe {
                     }
                 }
                 Part::Value(place) => draft.put(place, signing.filler),
+                Part::SignedHeaders(names) => {
+                    let mut sorted = names.clone();
+                    sorted.sort();
+                    draft.put(&Place::Header(names.first()?.clone()), &sorted.join(","));
+                    names.iter().for_each(|name| draft.put(&Place::Header(name.clone()), signing.filler));
+                }
                 Part::Optional(_)
                 | Part::Literal(_)
                 | Part::Body
                 | Part::Url
                 | Part::BareUrl
+                | Part::EncodedPath
                 | Part::Method
                 | Part::Secret
                 | Part::SecretId
                 | Part::Form
+                | Part::PhpForm(_)
                 | Part::Checksum
                 | Part::Quoted => {}
             }

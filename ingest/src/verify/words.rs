@@ -329,6 +329,8 @@ fn algorithm(scheme: &str, word: &str) -> Option<Algorithm> {
         ("digest", "sha256") => Some(Algorithm::Digest(&digest::SHA256)),
         ("ed25519", _) => Some(Algorithm::Public(Kind::Ed25519)),
         ("ecdsa-p256", _) => Some(Algorithm::Public(Kind::EcdsaP256)),
+        // Whoever can make two contents of one SHA-1 is the sender; others would need a second preimage.
+        ("rsa-sha1", _) => Some(Algorithm::Public(Kind::RsaSha1)),
         ("rsa-sha256", _) => Some(Algorithm::Public(Kind::RsaSha256)),
         _ => None,
     }

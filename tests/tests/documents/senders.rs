@@ -31,7 +31,7 @@ fn page() -> String {
 }
 
 fn row(name: &str, preset: &Preset) -> String {
-    let code = |text: &str| format!("`{}`", text.replace('|', "\\|"));
+    let code = |text: &str| format!("`{}`", text.replace('|', "\\|").replace('\n', "\\n"));
     let optional = |text: Option<&str>| text.map_or(String::new(), code);
     let vector = if preset.vector { " *P*" } else { "" };
     let keys = if preset.keys.is_some() { ", keys fetched" } else { "" };

@@ -165,6 +165,7 @@ const INGEST: &[&str] = &[
     "verify::private_key",
     "verify::public_key",
     "verify::content",
+    "verify::canonical",
     "verify::value",
     "verify::request",
     "verify::explain",
