@@ -60,6 +60,8 @@ pub(crate) struct Plan {
 enum Turn {
     /// Ours, as configured by default.
     Ours,
+    /// The same, where each request is signed with another's secret.
+    Forged,
     /// Ours, configured otherwise: by default without the line that it logs for each request.
     Other,
     /// A handler that answers.
@@ -68,7 +70,10 @@ enum Turn {
     Produce,
 }
 
-const TURNS: [Turn; 4] = [Turn::Ours, Turn::Http, Turn::Produce, Turn::Other];
+const TURNS: [Turn; 5] = [Turn::Ours, Turn::Http, Turn::Produce, Turn::Other, Turn::Forged];
+
+/// Nobody's.
+const FORGER: &str = "a secret of nobody's";
 
 /// Where the turns are taken, and what came of those so far.
 struct Scene {
@@ -76,7 +81,7 @@ struct Scene {
     ours: Arena,
     other: Arena,
     floor_topic: String,
-    costs: [Vec<Cost>; 4],
+    costs: [Vec<Cost>; 5],
     hmac: Vec<f64>,
 }
 
@@ -135,6 +140,7 @@ impl Plan {
     fn turn(&self, scene: &mut Scene, turn: Turn) -> Result<Cost> {
         match turn {
             Turn::Ours => scene.ours.turn(self, &scene.broker),
+            Turn::Forged => scene.ours.refuse(self, &scene.broker),
             Turn::Other => scene.other.turn(self, &scene.broker),
             Turn::Http => self.http(&scene.broker),
             Turn::Produce => self.produce(scene),
@@ -150,6 +156,7 @@ impl Plan {
             bytes: usize::try_from(self.bytes)?,
             run: "bench".to_owned(),
             first,
+            secret: SECRET,
         })
     }
 
@@ -157,7 +164,7 @@ impl Plan {
         let port = free_port()?;
         let mut floor = Running::start("http", &[&port.to_string()])?;
         floor.until("begin")?;
-        let (cost, _) = self.measure(port, 0, floor.process(), broker)?;
+        let (cost, _) = self.measure(self.load(port, 0, WARM_UP)?, 200, floor.process(), broker)?;
         Ok(cost)
     }
 
@@ -170,14 +177,14 @@ impl Plan {
         Running::start("produce", &arguments)?.measure(scene.broker.process()?)
     }
 
-    /// Warms up, and measures; gives the events that were accepted, too.
-    fn measure(&self, port: u16, first: u64, who: Process, broker: &Broker) -> Result<(Cost, Vec<u64>)> {
-        let warm = self.load(port, first, WARM_UP)?.send()?;
-        let load = self.load(port, first + MOST, Duration::from_secs(self.seconds))?;
+    /// Warms up with `load`, and measures with the same; gives the events that were accepted, too.
+    fn measure(&self, warm: Load, status: u16, who: Process, broker: &Broker) -> Result<(Cost, Vec<u64>)> {
+        let load = Load { first: warm.first + MOST, time: Duration::from_secs(self.seconds), ..warm.clone() };
+        let warm = warm.send()?;
         let meter = Meter::begin(who, broker.process()?)?;
         let sent = load.send()?;
         let cost = meter.end(sent.requests())?;
-        ensure!(sent.statuses.keys().eq([&200]), "not all were accepted: {:?}", sent.statuses);
+        ensure!(sent.statuses.keys().eq([&status]), "not all heard {status}: {:?}", sent.statuses);
         Ok((cost, [warm.accepted, sent.accepted].concat()))
     }
 
@@ -198,7 +205,8 @@ impl Plan {
         let other =
             format!("ingest, log level {} {} {}", self.other_log_level, self.other_ingest, self.other_kafka);
         let other = other.trim().replace('\n', " ");
-        let names = ["ingest", "floor: a handler that answers", "floor: a producer", &other];
+        let forged = "ingest, requests that are forged";
+        let names = ["ingest", "floor: a handler that answers", "floor: a producer", &other, forged];
         say(&format!(
             "{} bytes, {} connections, {} partitions, {} turns of {} s each; median (least to most)\n",
             self.bytes, self.connections, self.partitions, self.rounds, self.seconds
@@ -216,7 +224,7 @@ impl Plan {
         table(&head, names.iter().enumerate().map(row).collect());
 
         let hmac: Series = scene.hmac.iter().copied().collect();
-        let [ours, http, produce, otherwise] = [0, 1, 2, 3].map(|at| of(at, Cost::own_micros));
+        let [ours, http, produce, otherwise, refused] = [0, 1, 2, 3, 4].map(|at| of(at, Cost::own_micros));
         let [rate, http_rate, _, other_rate] = [0, 1, 2, 3].map(|at| of(at, Cost::rate));
         let floor = http.plus(&produce).plus(&hmac);
         say(&format!("\nHMAC alone, us: {}", hmac.show(2)));
@@ -228,6 +236,7 @@ impl Plan {
             ("CPU, configured otherwise / the floors together", otherwise.over(&floor)),
             ("CPU, configured otherwise / ingest", otherwise.over(&ours)),
             ("events/s, configured otherwise / ingest", other_rate.over(&rate)),
+            ("CPU, a request that is refused / one that is accepted", refused.over(&ours)),
         ];
         let rows = rows.into_iter().map(|(name, ratio)| vec![name.to_owned(), ratio.show(2)]);
         table(&["ratio, round by round", ""], rows.collect());
@@ -242,10 +251,20 @@ impl Arena {
 
     fn turn(&mut self, plan: &Plan, broker: &Broker) -> Result<Cost> {
         let ingest = self.stage.ingest()?;
-        let (cost, accepted) = plan.measure(self.stage.port, self.next, Process(ingest.id()), broker)?;
+        let load = plan.load(self.stage.port, self.next, WARM_UP)?;
+        let (cost, accepted) = plan.measure(load, 200, Process(ingest.id()), broker)?;
         ensure!(ingest.stop()?.success(), "ingest did not end well");
         self.accepted.extend(accepted);
         self.next += 2 * MOST;
+        Ok(cost)
+    }
+
+    /// The same with requests of a forger.
+    fn refuse(&self, plan: &Plan, broker: &Broker) -> Result<Cost> {
+        let ingest = self.stage.ingest()?;
+        let load = Load { secret: FORGER, ..plan.load(self.stage.port, self.next, WARM_UP)? };
+        let (cost, _) = plan.measure(load, 403, Process(ingest.id()), broker)?;
+        ensure!(ingest.stop()?.success(), "ingest did not end well");
         Ok(cost)
     }
 

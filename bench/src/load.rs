@@ -8,7 +8,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::future::try_join_all;
 use hookwell_common::lifecycle::Clock;
-use hookwell_tests::sender::SECRET;
 use ring::hmac;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -32,6 +31,8 @@ pub(crate) struct Load {
     pub(crate) run: String,
     /// The first event's number.
     pub(crate) first: u64,
+    /// What it is signed with.
+    pub(crate) secret: &'static str,
 }
 
 /// What came of it.
@@ -56,7 +57,7 @@ impl Load {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let crowd = Crowd {
             load: self,
-            key: hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()),
+            key: hmac::Key::new(hmac::HMAC_SHA256, self.secret.as_bytes()),
             clock: Clock::start(),
             next: Cell::new(self.first),
             sent: RefCell::default(),

@@ -11,6 +11,7 @@ use anyhow::{Result, ensure};
 use clap::Args;
 use hookwell_common::lifecycle::Clock;
 use hookwell_tests::program::Program;
+use hookwell_tests::sender::SECRET;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
@@ -98,6 +99,7 @@ impl Plan {
                 bytes: usize::try_from(self.bytes)?,
                 run: "bench".to_owned(),
                 first,
+                secret: SECRET,
             })
         };
         let warm = load(round * MOST, Duration::from_millis(100), 1)?.send()?;
