@@ -27,7 +27,7 @@ pub fn call(call: &handler::Call) -> Call {
         key: call.key().to_owned(),
         status: call.status,
         at: call.at,
-        made: call.header("webhook-timestamp").parse().ok().map(|seconds: u64| seconds * 1000),
+        made: call.header("webhook-timestamp").parse().ok().map(|seconds: u64| seconds * 1000 + 999),
         body: Digest::of(&call.body),
     }
 }

@@ -157,7 +157,7 @@ pub struct Call {
     pub status: u16,
     /// When the call came, milliseconds since the epoch.
     pub at: u64,
-    /// When the caller says that it made it, if it says so.
+    /// The second in which the caller says that it made it, if it says so: its end.
     #[serde(default)]
     pub made: Option<u64>,
     /// BLAKE3 of its body.

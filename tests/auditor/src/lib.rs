@@ -29,8 +29,8 @@
 //!   the topic and was sent by nobody is a violation.
 //! - `calls.jsonl`, what handlers were asked: `{"destination", "source", "id", "generation",
 //!   "attempt", "key", "status", "at", "made"?, "body"}`. `status` is 0 where no answer was sent whole
-//!   and in time; `at` is when the call came, `made` when its caller says that it made it, `key` is
-//!   `webhook-id`, `body` a digest.
+//!   and in time; `at` is when the call came, `made` the end of the second in which its caller says
+//!   that it made it, `key` is `webhook-id`, `body` a digest.
 //! - `faults.jsonl`, may be missing: `{"kind", "target", "begin", "end", "recovered"?, "skew_ms"?}`.
 //!   A fault's window goes from `begin` to the later of `end` and `recovered`, and `grace_ms`. Within
 //!   it a call may be repeated, an attempt may miss in the handlers' ledger, and clocks may differ by

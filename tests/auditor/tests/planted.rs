@@ -33,7 +33,7 @@ fn a_run_in_which_every_promise_was_kept_is_found_to_be_so() {
         ("dead", 2),
         ("dead letters", 3),
         ("records forwarded", 2),
-        ("extra within a fault", 2),
+        ("extra within a fault", 3),
         ("repeated by the flood guard", 2),
         ("extra outside every fault", 0),
         ("retries", 4),

@@ -83,7 +83,10 @@ fn extras(world: &World<'_>, calls: &[&Call], extra: &mut Extra, report: &mut Re
         if let Some(previous) = index.checked_sub(1).map(|index| calls[index])
             && (succeeded || goes_back)
         {
-            if world.is_fault_between(previous.since(), call.at) {
+            // Whichever was held back on its way, but no earlier than the call before both.
+            let since = previous.since().min(call.since());
+            let before = index.checked_sub(2).map_or(0, |index| calls[index].since());
+            if world.is_fault_between(since.max(before), call.at) {
                 extra.inside += 1;
             } else if !succeeded && is_held(world, previous, call) {
                 extra.guarded += 1;

@@ -166,14 +166,17 @@ impl Dump {
         self.called(REPEATED, 0, 0, 200).state(REPEATED, 2, 0, 0, None);
     }
 
-    /// The first call comes when its caller has long given it up, and the fault is over.
+    /// Two calls come when their caller has long given them up, and the fault is over: one before the
+    /// call that takes their place, and one after it.
     fn held_back_by_a_fault(&mut self) {
         self.accept(LATE, "body");
         let made = self.now;
         self.fault(2000).now += 1000;
         self.called(LATE, 0, 0, 200);
         self.calls.last_mut().unwrap().made = Some(made);
-        self.called(LATE, 0, 0, 200).state(LATE, 2, 0, 0, None);
+        self.called(LATE, 0, 0, 200).called(LATE, 0, 0, 200);
+        self.calls.last_mut().unwrap().made = Some(made);
+        self.state(LATE, 2, 0, 0, None);
     }
 
     fn missed_by_the_handler(&mut self) {
