@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two questions to a partition that has no leader at the moment.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
-/// How long a poll waits: the longest that a wish to stop waits.
+/// How long a poll waits: the longest that a wish to stop waits while records come.
 const POLL: Duration = Duration::from_millis(100);
 
 /// Whether anybody wants the command to stop.
@@ -142,11 +142,25 @@ pub fn extent(
     loop {
         match consumer.fetch_watermarks(topic, partition, PATIENCE) {
             Ok(extent) => return Ok(extent),
-            // It may have a leader that does not know it yet, when it was just created or has moved.
-            Err(_) if clock.mono().saturating_sub(begun) < PATIENCE => std::thread::sleep(ASK_AGAIN),
+            Err(error) if is_moving(&error) && clock.mono().saturating_sub(begun) < PATIENCE => {
+                std::thread::sleep(ASK_AGAIN);
+            }
             Err(error) => return Err(failure(topic, partition, &error)),
         }
     }
+}
+
+/// Whether a partition has no leader at the moment, or one that does not know it yet.
+fn is_moving(error: &KafkaError) -> bool {
+    error.rdkafka_error_code().is_some_and(|code| {
+        [
+            RDKafkaErrorCode::NotLeaderForPartition,
+            RDKafkaErrorCode::LeaderNotAvailable,
+            RDKafkaErrorCode::FencedLeaderEpoch,
+            RDKafkaErrorCode::UnknownLeaderEpoch,
+        ]
+        .contains(&code)
+    })
 }
 
 fn failure(topic: &str, partition: i32, error: &KafkaError) -> Failure {
