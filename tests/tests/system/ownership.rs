@@ -65,8 +65,9 @@ fn until_transactions_are_open(stage: &Stage, partitions: usize) -> Result<()> {
     let state = stage.topic("state");
     wait::until("open transactions", || {
         let place = |record: Record| (record.partition, record.offset);
-        let committed: BTreeSet<_> = stage.reader.read(&state)?.into_iter().map(place).collect();
+        // In this order: what is committed meanwhile must not count as open.
         let all = stage.reader.read_uncommitted(&state)?.into_iter().map(place);
+        let committed: BTreeSet<_> = stage.reader.read(&state)?.into_iter().map(place).collect();
         let open = all.filter(|place| !committed.contains(place)).map(|(partition, _)| partition);
         Ok((partitions <= open.collect::<BTreeSet<_>>().len()).then_some(()))
     })

@@ -21,6 +21,7 @@ use crate::{Common, tests};
 
 tests![
     what_a_wrong_secret_refused_is_released_and_delivered_once,
+    an_operator_whom_another_overtakes_gives_way_and_each_event_is_released_once,
     two_operators_at_once_release_each_event_once,
     what_kafka_refuses_of_a_release_takes_all_of_it_back_and_it_can_be_run_again,
     an_event_that_its_sender_sent_again_is_released_once,
@@ -32,7 +33,7 @@ tests![
     a_record_that_cannot_be_read_is_told_and_passed_over,
     a_topic_that_is_missing_is_told_and_a_reload_cannot_begin_to_keep,
     an_open_transaction_that_hides_what_was_released_ends_the_command,
-    a_release_waits_for_whatever_is_undecided_on_the_events_before_it_begins,
+    a_release_does_not_begin_while_something_is_undecided_on_the_events,
 ];
 
 pub(crate) const RIGHT: &str = "the right secret";
@@ -158,7 +159,9 @@ fn what_a_wrong_secret_refused_is_released_and_delivered_once(common: &Common) -
     })
 }
 
-fn two_operators_at_once_release_each_event_once(common: &Common) -> Result<()> {
+fn an_operator_whom_another_overtakes_gives_way_and_each_event_is_released_once(
+    common: &Common,
+) -> Result<()> {
     let stage = common.stage_with(with_quarantine)?;
     let ids: Vec<_> = (0..40).map(|number| format!("evt-{number}")).collect();
     wrongly_refused(&stage, &ids.iter().map(String::as_str).collect::<Vec<_>>())?;
@@ -176,6 +179,24 @@ fn two_operators_at_once_release_each_event_once(common: &Common) -> Result<()> 
     let log = overtaken.logged();
     ensure!(end.code() == Some(1) && log.contains("another --release-quarantine"), "{end:?}: {log}");
     ensure!(events(&stage)?.len() == 40);
+    ensure!(sums(&release(&stage, &[])?)? == [0; 4]);
+    Ok(())
+}
+
+fn two_operators_at_once_release_each_event_once(common: &Common) -> Result<()> {
+    let stage = common.stage_with(with_quarantine)?;
+    let ids: Vec<_> = (0..40).map(|number| format!("evt-{number}")).collect();
+    wrongly_refused(&stage, &ids.iter().map(String::as_str).collect::<Vec<_>>())?;
+    let operator = || stage.start_armed_ingest_command("", &["--release-quarantine", "--rate", "20/s"]);
+    let operators = [operator()?, operator()?];
+    let ends = [operators[0].end()?, operators[1].end()?];
+    let logs = operators.each_ref().map(Program::logged);
+    ensure!(ends.iter().any(std::process::ExitStatus::success), "{logs:?}");
+    for (end, log) in ends.iter().zip(&logs) {
+        let gave_way = end.code() == Some(1) && log.contains("another --release-quarantine");
+        ensure!(end.success() || gave_way, "{end:?}: {log}");
+    }
+    ensure!(events(&stage)?.len() == 40, "{logs:?}");
     ensure!(sums(&release(&stage, &[])?)? == [0; 4]);
     Ok(())
 }
@@ -370,7 +391,8 @@ fn without_kafka_senders_hear_the_same_and_what_waited_is_kept_afterwards(common
         Ok((kept(&ingest)? + dropped == 20.0).then_some(dropped))
     })?;
     ensure!(dropped == 0.0 || KEPT_FOR < outage.mono(), "{dropped} were dropped before their time");
-    ensure!(list(&stage, &["--records"])?.len() == 20 - dropped as usize);
+    // What was given up may have arrived all the same.
+    ensure!(20 - dropped as usize <= list(&stage, &["--records"])?.len());
     ensure!(ingest.metric("hookwell_ingest_in_flight", &[])? == 0.0);
     Ok(())
 }
@@ -480,7 +502,7 @@ fn an_open_transaction_that_hides_what_was_released_ends_the_command(common: &Co
     Ok(())
 }
 
-fn a_release_waits_for_whatever_is_undecided_on_the_events_before_it_begins(common: &Common) -> Result<()> {
+fn a_release_does_not_begin_while_something_is_undecided_on_the_events(common: &Common) -> Result<()> {
     let stage = common.stage_with(|settings| {
         with_quarantine(settings);
         settings.partitions = 1;
