@@ -210,7 +210,7 @@ class Recipe:
         component, uri = "-_.!~*'()", "-_.!~*'();,/?:@&=+$#"
         target, _, query = url.split("://", 1)[-1].partition("?")
         path = "/" + target.partition("/")[2]
-        query = urllib.parse.quote(urllib.parse.quote(query.partition("?")[0], safe=component), safe=uri)
+        query = urllib.parse.quote(urllib.parse.quote(query, safe=component), safe=uri)
         return urllib.parse.quote(path, safe=uri) + ("?" + query if query else "")
 
     @staticmethod

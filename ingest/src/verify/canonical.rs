@@ -36,19 +36,17 @@ const URI: &AsciiSet = &COMPONENT
 /// The most headers that one request may list.
 const MAX_LISTED: usize = 128;
 
-/// The path of a URL, escaped, and what stands between its first two question marks, escaped twice: as
-/// Contentful's library has it.
+/// The path of a URL, escaped, and its query, escaped twice, as Contentful's library has it; that leaves
+/// out what follows a second question mark, and so would leave it unsigned.
 pub(super) fn encoded_path(url: &str) -> String {
     let target = url.split_once("://").map_or(url, |(_, rest)| rest);
     let (target, query) = target.split_once('?').unwrap_or((target, ""));
     let path = utf8_percent_encode(target.find('/').map_or("/", |at| &target[at..]), URI);
-    match query.split('?').next() {
-        None | Some("") => path.to_string(),
-        Some(query) => {
-            let query = utf8_percent_encode(query, COMPONENT).to_string();
-            format!("{path}?{}", utf8_percent_encode(&query, URI))
-        }
+    if query.is_empty() {
+        return path.to_string();
     }
+    let query = utf8_percent_encode(query, COMPONENT).to_string();
+    format!("{path}?{}", utf8_percent_encode(&query, URI))
 }
 
 /// The names in the header called `list`, in lower case, sorted.
@@ -88,11 +86,28 @@ pub(super) fn php_form(body: &[u8], without: &str) -> String {
     format!("a:{}:{{{pairs}}}", fields.len())
 }
 
-/// A field of a form that is there more than once.
-pub(super) fn repeated_field(body: &[u8]) -> Option<String> {
+/// What makes a form mean other things to others than what [`php_form`] makes of it, or cost too much.
+pub(super) fn unclear(body: &[u8]) -> Option<&'static str> {
+    // PHP itself reads no more.
+    const MAX_FIELDS: usize = 1000;
+    if body.iter().filter(|byte| **byte == b'&').count() >= MAX_FIELDS {
+        return Some("it has more than 1000 fields");
+    }
+    // Some read it as an ampersand; who writes forms escapes it.
+    if body.contains(&b';') {
+        return Some("a semicolon in it is not escaped");
+    }
     let mut seen = BTreeSet::new();
-    let mut names = url::form_urlencoded::parse(body).map(|(name, _)| name);
-    names.find(|name| !seen.insert(name.clone())).map(|name| name.into_owned())
+    for (name, value) in url::form_urlencoded::parse(body) {
+        // Bytes that are no text became these.
+        if [&name, &value].iter().any(|text| text.contains(char::REPLACEMENT_CHARACTER)) {
+            return Some("it is not all UTF-8");
+        }
+        if !seen.insert(name) {
+            return Some("a field is there more than once");
+        }
+    }
+    None
 }
 
 #[cfg(test)]
@@ -122,7 +137,7 @@ mod tests {
             ("https://a.example?b=c", "/?b%253Dc"),
             ("https://a.example/in/contentful", "/in/contentful"),
             ("https://a.example/in?b=c&d=%20", "/in?b%253Dc%2526d%253D%252520"),
-            ("https://a.example/in?b?c", "/in?b"),
+            ("https://a.example/in?b?c", "/in?b%253Fc"),
             ("https://a.example/in?", "/in"),
             ("https://a.example/%C3%A9/é/~;,:@&=+$#", "/%25C3%25A9/%C3%A9/~;,:@&=+$#"),
             ("/in", "/in"),
@@ -156,8 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_is_there_twice_is_seen_however_it_is_written() {
-        assert_eq!(repeated_field(b"a=1&b=2&%61=3"), Some("a".to_owned()));
-        assert_eq!(repeated_field(b"a=1&b=1&c=1"), None);
+    fn a_form_that_others_may_read_otherwise_is_unclear() {
+        assert_eq!(unclear(b"a=1&b=1&c=%3B+%C3%A9"), None);
+        let crowded = "a=1&".repeat(1000).into_bytes();
+        for form in [&b"a=1&b=2&%61=3"[..], b"a=1;b=2", b"a=%FF", b"a=\xff", &crowded] {
+            assert!(unclear(form).is_some(), "{form:?}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use super::canonical::{encoded_path, listed, php_form, repeated_field, signed_headers};
+use super::canonical::{encoded_path, listed, php_form, signed_headers, unclear};
 use super::request::UnverifiedRequest;
 use super::value::{Place, header_name, is_repeated};
 
@@ -64,7 +64,7 @@ pub struct MissingPart(pub Place);
 
 impl Content {
     /// The grammar, as an error message says it.
-    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {php-form-without:NAME}, {url}, {bare-url}, {encoded-path}, {method}, {signed-headers:NAME,…}, {crc32}, {quoted-body}, {open}, {close} and {secret-id} in it; it must cover {body}, {quoted-body}, {form} or {php-form-without:NAME}";
+    pub const GRAMMAR: &'static str = "text with {body}, {header:NAME}, {field:NAME}, {json:/POINTER}, {form:NAME}, {query:NAME}, {form}, {url}, {bare-url}, {encoded-path}, {method}, {signed-headers:NAME,…}, {crc32}, {quoted-body}, {open}, {close} and {secret-id} in it; it must cover {body}, {quoted-body} or {form}";
 
     /// Reads a template; `None` where a `{…}` means nothing.
     pub fn from_words(words: &str) -> Option<Self> {
@@ -122,6 +122,11 @@ impl Content {
         [Part::Url, Part::BareUrl, Part::EncodedPath].iter().any(|part| self.0.contains(part))
     }
 
+    /// Whether it leaves out a field of a form: that of the signature, which no configuration can name.
+    pub fn leaves_out_a_field(&self) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::PhpForm(_)))
+    }
+
     /// Whether it holds the secret, which is for hashes only.
     pub fn holds_secret(&self) -> bool {
         self.0.contains(&Part::Secret)
@@ -161,7 +166,6 @@ impl Content {
                 let mut all = names.iter().cloned().chain(listed);
                 all.find(|name| request.headers.is_repeated(name)).map(Place::Header)
             }
-            Part::PhpForm(_) => repeated_field(request.body).map(Place::Form),
             Part::Literal(_)
             | Part::Body
             | Part::Url
@@ -171,10 +175,16 @@ impl Content {
             | Part::Secret
             | Part::SecretId
             | Part::Form
+            | Part::PhpForm(_)
             | Part::Checksum
             | Part::Quoted => None,
         };
         self.0.iter().filter_map(twice).find(|place| is_repeated(request, place))
+    }
+
+    /// Why others may read another form than the one that is signed.
+    pub fn unclear(&self, request: &UnverifiedRequest<'_>) -> Option<&'static str> {
+        if self.leaves_out_a_field() { unclear(request.body) } else { None }
     }
 
     /// Hands each signed piece of `request` to `take`; `find` finds what lies at a place.

@@ -302,6 +302,10 @@ impl<'p> Pass<'p, '_> {
             return Err(trace.failed(Step::Signature, Rejection::Unreadable, words));
         }
         self.refuse_repeated(trace)?;
+        if let Some(why) = content.unclear(self.request) {
+            let words = || format!("the form can be read in more ways than one: {why}");
+            return Err(trace.failed(Step::Signature, Rejection::Unreadable, words));
+        }
         let named = self.named_key(trace)?;
         let is_meant =
             |key: &SigningKey| named.is_none() || key.id.as_deref().map(str::as_bytes) == named.as_deref();

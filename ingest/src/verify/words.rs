@@ -202,7 +202,8 @@ impl<'w> Words<'w> {
         if content.as_ref().is_some_and(Content::holds_secret) && self.scheme != "digest" {
             refuse("content", "names {secret}, with which an HMAC is keyed already; remove it".to_owned());
         }
-        if is_of_user && content.as_ref().is_some_and(|content| !content.covers_body()) {
+        let covers = |content: &Content| content.covers_body() && !content.leaves_out_a_field();
+        if is_of_user && content.as_ref().is_some_and(|content| !covers(content)) {
             refuse("content", "does not cover {body}, so that anybody could alter it; add {body}".to_owned());
         }
         let timestamp = self.timestamp_rule(refuse);
@@ -329,7 +330,8 @@ fn algorithm(scheme: &str, word: &str) -> Option<Algorithm> {
         ("digest", "sha256") => Some(Algorithm::Digest(&digest::SHA256)),
         ("ed25519", _) => Some(Algorithm::Public(Kind::Ed25519)),
         ("ecdsa-p256", _) => Some(Algorithm::Public(Kind::EcdsaP256)),
-        // Whoever can make two contents of one SHA-1 is the sender; others would need a second preimage.
+        // Old, and all that this sender has: whoever forges needs a second preimage, or a hand in what is
+        // signed.
         ("rsa-sha1", _) => Some(Algorithm::Public(Kind::RsaSha1)),
         ("rsa-sha256", _) => Some(Algorithm::Public(Kind::RsaSha256)),
         _ => None,

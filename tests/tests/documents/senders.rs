@@ -14,7 +14,7 @@ The senders that ingest knows by name: `preset = \"NAME\"` in a [source](configu
 
 - **Proved by**: what tells a request of the sender from a forged one, and where it lies. A *token* and a *name and password* prove who sends, and not that nobody altered the body on its way: use them over TLS only. *P* marks a scheme of which a published test vector passes here; the others are built after the sender's page.
 - **Keys fetched**: instead of the sender's public key or certificate `secrets = [{ fetched = true, id = \"…\" }]` may stand, and ingest [reads it](configuration.md#keys-that-are-fetched) at the sender's own host.
-- **Window**: how far the signed time may lie from ours; without one a request that was seen can be sent again, and is recognised as a duplicate by its id.
+- **Window**: how far the signed time may lie from ours; without one a request that was seen can be sent again; it is recognised as a duplicate by its id, but for one that is not signed and was altered.
 - **Event id** and **event type**: [where they lie](configuration.md#where-values-lie). `body-hash` stands where the sender gives no id: two events with the same body count as one within `processor.dedupe_window`.
 - **Waits** and **tries for**: how long the sender waits for an answer, and for how long it sends again what heard no 2xx. Empty: it does not say, or we have not found it.
 
