@@ -164,6 +164,10 @@ pub fn release(
     output: Output,
 ) -> Result<(), Failure> {
     let desk = Desk::open(loaded, arguments)?;
+    // Nothing of a source that is not configured can be verified.
+    if let Some(stranger) = desk.filter.stranger(&loaded.sources.keys().cloned().collect()) {
+        return Err(Failure::Usage(stranger));
+    }
     // Before anything is read: what an earlier one has released is decided from here on.
     let releaser = if arguments.dry_run {
         None

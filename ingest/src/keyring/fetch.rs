@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use reqwest::Client;
-use reqwest::header::CACHE_CONTROL;
+use reqwest::header::{AGE, CACHE_CONTROL, HeaderMap};
 use reqwest::redirect::Policy;
 
 /// How long an answer may take, its body included; shorter than any sender's patience.
@@ -104,8 +104,7 @@ pub async fn get(client: &Client, url: &str) -> Result<Fetched, Outcome> {
     if answer.status() != reqwest::StatusCode::OK {
         return Err(Outcome::Status);
     }
-    let control = answer.headers().get(CACHE_CONTROL).and_then(|value| value.to_str().ok());
-    let max_age = control.and_then(max_age);
+    let max_age = max_age(answer.headers());
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| outcome_of(&error))? {
         if MAX_BYTES < body.len() + chunk.len() {
@@ -120,17 +119,21 @@ fn outcome_of(error: &reqwest::Error) -> Outcome {
     if error.is_timeout() { Outcome::TimedOut } else { Outcome::Unreachable }
 }
 
-/// `max-age` of `Cache-Control` (RFC 9111); none at all where nothing may be kept.
-fn max_age(control: &str) -> Option<Duration> {
-    let mut directives = control.split(',').map(str::trim);
-    directives.find_map(|directive| {
+/// `max-age` of `Cache-Control` less what a cache on the way has used up of it (RFC 9111); none at all
+/// where nothing may be kept.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let mut directives = text(CACHE_CONTROL)?.split(',').map(str::trim);
+    let max_age = directives.find_map(|directive| {
         let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
         match name.to_ascii_lowercase().as_str() {
             "max-age" => value.trim_matches('"').parse().ok().map(Duration::from_secs),
             "no-store" | "no-cache" => Some(Duration::ZERO),
             _ => None,
         }
-    })
+    });
+    let age = text(AGE).and_then(|age| age.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+    max_age.map(|max_age| max_age.saturating_sub(age))
 }
 
 #[cfg(test)]
@@ -139,11 +142,20 @@ mod tests {
 
     #[test]
     fn how_long_an_answer_holds_is_read_from_its_headers() {
-        let seconds = |text| max_age(text).map(|age| age.as_secs());
-        assert_eq!(seconds("public, max-age=19008, must-revalidate"), Some(19_008));
-        assert_eq!(seconds("Max-Age=\"5\""), Some(5));
-        assert_eq!(seconds("no-store"), Some(0));
-        assert_eq!(seconds("public"), None);
-        assert_eq!(seconds("max-age=soon"), None);
+        let seconds = |control: &'static str, age: Option<&'static str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CACHE_CONTROL, control.parse().unwrap());
+            age.map(|age| headers.insert(AGE, age.parse().unwrap()));
+            max_age(&headers).map(|age| age.as_secs())
+        };
+        assert_eq!(seconds("public, max-age=19008, must-revalidate", None), Some(19_008));
+        assert_eq!(seconds("public, max-age=19008", Some("19000")), Some(8));
+        assert_eq!(seconds("max-age=10", Some("11")), Some(0));
+        assert_eq!(seconds("max-age=10", Some("old")), Some(10));
+        assert_eq!(seconds("Max-Age=\"5\"", None), Some(5));
+        assert_eq!(seconds("no-store", None), Some(0));
+        assert_eq!(seconds("public", Some("1")), None);
+        assert_eq!(seconds("max-age=soon", None), None);
+        assert_eq!(max_age(&HeaderMap::new()), None);
     }
 }

@@ -10,13 +10,13 @@ use ring::signature::{
     RSA_PKCS1_2048_8192_SHA1_FOR_LEGACY_USE_ONLY, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
     VerificationAlgorithm,
 };
-use rustls::pki_types::SubjectPublicKeyInfoDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, SubjectPublicKeyInfoDer};
 use spki::SubjectPublicKeyInfoRef;
 use spki::der::Tag;
 use spki::der::asn1::{AnyRef, ObjectIdentifier, UintRef};
 use x509_cert::Certificate;
-use x509_cert::der::{DecodePem as _, Encode as _};
+use x509_cert::der::{Decode as _, Encode as _};
 use x509_cert::time::Time;
 
 use super::signature::Encoding;
@@ -101,7 +101,7 @@ impl PublicKey {
         let bytes = match text.strip_prefix(WHPK) {
             Some(raw) => Encoding::Base64.decode(raw),
             None if text.starts_with("-----BEGIN CERTIFICATE-----") => {
-                let certificate = Certificate::from_pem(text).ok()?;
+                let certificate = first_certificate(text.as_bytes())?;
                 let info = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;
                 inner(kind, &info)
             }
@@ -119,7 +119,7 @@ impl PublicKey {
 
     /// The key of a certificate in PEM, and when that holds.
     pub fn of_certificate(kind: Kind, pem: &[u8]) -> Option<(Self, Validity)> {
-        let certificate = Certificate::from_pem(std::str::from_utf8(pem).ok()?.trim()).ok()?;
+        let certificate = first_certificate(pem)?;
         let certificate = certificate.tbs_certificate();
         let info = certificate.subject_public_key_info().to_der().ok()?;
         let moment = |time: &Time| Timestamp::from_seconds(time.to_unix_duration().as_secs());
@@ -165,6 +165,11 @@ impl PublicKey {
     pub fn signed_as(&self, kind: Kind, content: &[u8], signatures: &[Vec<u8>]) -> bool {
         signatures.iter().take(MAX_SIGNATURES).any(|signature| kind.verify(&self.bytes, content, signature))
     }
+}
+
+/// The first certificate in PEM, which is the sender's own: those of whoever vouches for it may follow.
+fn first_certificate(pem: &[u8]) -> Option<Certificate> {
+    Certificate::from_der(&CertificateDer::from_pem_slice(pem).ok()?).ok()
 }
 
 /// Which ring does not have.

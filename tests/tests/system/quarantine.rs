@@ -425,6 +425,7 @@ fn a_dry_run_a_limit_and_filters_choose(common: &Common) -> Result<()> {
 
     for (arguments, told) in [
         (&["--list-quarantine", "--source", "acem"][..], "\"acem\" is unknown; known: acme, billing"),
+        (&["--release-quarantine", "--source", "acem"], "\"acem\" is unknown; known: acme, billing"),
         (&["--list-quarantine", "--dry-run"], "cannot be used with"),
         (&["--release-quarantine", "--reason", "too_many"], "signature_mismatch"),
         (&["--list-quarantine", "--since", "1h", "--until", "2h"], "does not lie before"),

@@ -86,6 +86,21 @@ fn a_certificate_says_when_it_holds() {
 }
 
 #[test]
+fn of_a_chain_the_first_certificate_is_the_senders() {
+    let source = fetching("preset = \"paypal\"", &["4JH86294D6297924G"]).unwrap();
+    let (headers, body, certificate, _) = vectors("paypal").into_iter().find(|vector| vector.3).unwrap();
+    let (_, _, other, _) = vectors("aws-sns").remove(0);
+    let request =
+        UnverifiedRequest { method: "POST", query: None, headers: &headers, body: &body, received_at: NOW };
+    let verdict_with = |chain: [&str; 2]| {
+        let document = source.scheme.published().unwrap().read(chain.concat().as_bytes()).unwrap();
+        verify_with(request, &source, document.key(None), &mut Silent).map(|verified| verified.key().0)
+    };
+    assert_eq!(verdict_with([&certificate, &other]), Ok(0));
+    assert_eq!(verdict_with([&other, &certificate]), Err(Rejection::SignatureMismatch));
+}
+
+#[test]
 fn a_message_of_a_topic_that_is_not_ours_is_refused_before_any_key_is_fetched() {
     let source = fetching("preset = \"sns\"", &["arn:aws:sns:us-west-2:1:ours"]).unwrap();
     for (headers, body, ..) in vectors("aws-sns") {
