@@ -13,8 +13,8 @@ use hookwell_common::identity::Identity;
 use crate::rejection::Rejection;
 use crate::verify::VerifiedRequest;
 use crate::verify::explain::{Step, Trace};
-use crate::verify::request::RequestHeaders;
-use crate::verify::value::{Found, Place, ValueRule, find, join};
+use crate::verify::request::{RequestHeaders, UnverifiedRequest};
+use crate::verify::value::{Place, ValueRule, find, join};
 
 /// The most that the headers which are kept may weigh together, in bytes.
 pub const MAX_KEPT_HEADER_BYTES: usize = 32 * 1024;
@@ -37,9 +37,20 @@ pub fn accept(
     trace: &mut impl Trace,
 ) -> Result<Accepted, Rejection> {
     let source = verified.source();
-    let found = source.pointers.look_up(&source.scheme.document(verified.request()));
-    let id = event_id(verified, &found, &body, unique, trace)?;
-    let kind = event_kind(verified, &found, trace)?;
+    let request = verified.request();
+    // Of a GET the fields stand in the query: that is then what is passed on.
+    let fields = request.query.filter(|_| request.method == "GET" && body.is_empty()).unwrap_or_default();
+    let is_in_query = !fields.is_empty();
+    let body = if is_in_query { Bytes::copy_from_slice(fields.as_bytes()) } else { body };
+    let request = UnverifiedRequest { body: &body, ..*request };
+    let document = source.scheme.document(&request);
+    let found = source.pointers.look_up(&document);
+    let look = |place: &Place| match place {
+        Place::Field(name) => source.scheme.field(&request, name),
+        place => find(&request, place, &found),
+    };
+    let id = event_id(verified, look, &document, unique, trace)?;
+    let kind = event_kind(verified, look, trace)?;
     let kept_headers = kept_headers(verified)?;
     let identity = Identity::of(source.name.as_str(), &id);
     let event = Event {
@@ -47,7 +58,10 @@ pub fn accept(
         id,
         kind,
         time: ByteString::from(verified.request().received_at.to_string()),
-        content_type: header_text(verified, "content-type"),
+        content_type: match is_in_query {
+            true => Some(ByteString::from_static("application/x-www-form-urlencoded")),
+            false => header_text(verified, "content-type"),
+        },
         traceparent: Some(traceparent(verified, &identity)),
         kept_headers,
         body,
@@ -55,10 +69,10 @@ pub fn accept(
     Ok(Accepted { event, identity })
 }
 
-fn event_id(
+fn event_id<'v>(
     verified: &VerifiedRequest<'_>,
-    found: &Found<'_>,
-    body: &Bytes,
+    look: impl Fn(&Place) -> Option<Cow<'v, [u8]>>,
+    body: &[u8],
     unique: impl FnOnce() -> String,
     trace: &mut impl Trace,
 ) -> Result<ByteString, Rejection> {
@@ -66,9 +80,7 @@ fn event_id(
     refuse_repeated(verified, &source.event_id, Step::EventId, trace)?;
     let given = source.event_id.alternatives().find_map(|places| match places {
         [Place::BodyHash] => Some(event_id_from_body(body)),
-        places => {
-            join(places, |place| value_at(verified, place, found)).and_then(|raw| event_id_from_sender(&raw))
-        }
+        places => join(places, &look).and_then(|raw| event_id_from_sender(&raw)),
     });
     if let Some(id) = given {
         trace.passed(Step::EventId, || id.to_string());
@@ -90,14 +102,14 @@ fn event_id(
     }
 }
 
-fn event_kind(
+fn event_kind<'v>(
     verified: &VerifiedRequest<'_>,
-    found: &Found<'_>,
+    look: impl Fn(&Place) -> Option<Cow<'v, [u8]>>,
     trace: &mut impl Trace,
 ) -> Result<ByteString, Rejection> {
     let Some(rule) = &verified.source().event_type else { return Ok(ByteString::from_static(UNTYPED)) };
     refuse_repeated(verified, rule, Step::EventType, trace)?;
-    let given = rule.alternatives().find_map(|places| join(places, |place| value_at(verified, place, found)));
+    let given = rule.alternatives().find_map(|places| join(places, &look));
     let kind = event_kind_from_sender(&String::from_utf8_lossy(&given.unwrap_or_default()));
     trace.passed(Step::EventType, || kind.to_string());
     Ok(kind)
@@ -120,12 +132,6 @@ fn refuse_repeated(
         }
     }
     Ok(())
-}
-
-fn value_at<'v>(verified: &VerifiedRequest<'v>, place: &Place, found: &Found<'_>) -> Option<Cow<'v, [u8]>> {
-    let request = verified.request();
-    let Place::Field(name) = place else { return find(request, place, found) };
-    verified.source().scheme.field(request, name)
 }
 
 fn kept_headers(verified: &VerifiedRequest<'_>) -> Result<Vec<(ByteString, Bytes)>, Rejection> {
@@ -173,7 +179,6 @@ fn traceparent(verified: &VerifiedRequest<'_>, identity: &Identity) -> ByteStrin
 mod tests {
     use super::*;
     use crate::verify::explain::Silent;
-    use crate::verify::request::UnverifiedRequest;
     use crate::verify::tests::{Headers, header, signed, source};
     use crate::verify::verify;
     use hookwell_common::time::Timestamp;
@@ -204,6 +209,24 @@ mod tests {
             let twice = judge("preset = \"github\"", &[(name, "one"), (name, "two")]);
             assert_eq!(twice, Err(Rejection::Unreadable), "{name}");
         }
+    }
+
+    #[test]
+    fn the_fields_of_a_get_are_what_is_passed_on() {
+        let source = source("preset = \"plivo\"\npublic_url = \"https://hooks.example.com/x\"", &["s3cret"]);
+        let headers: Headers = signed(&source, b"", NOW);
+        let query = "MessageUUID=a%20b&Status=sent";
+        let request = UnverifiedRequest {
+            method: "GET",
+            query: Some(query),
+            headers: &headers,
+            body: b"",
+            received_at: NOW,
+        };
+        let verified = verify(request, &source, &mut Silent).unwrap();
+        let event = accept(&verified, Bytes::new(), || "unique".to_owned(), &mut Silent).unwrap().event;
+        assert_eq!((&*event.id, &*event.kind, &*event.body), ("a b.sent", "sent", query.as_bytes()));
+        assert_eq!(event.content_type.as_deref(), Some("application/x-www-form-urlencoded"));
     }
 
     #[test]

@@ -47,6 +47,8 @@ enum Danger {
     NoUrl,
     /// Whoever sees a request can send it with another body.
     BodyUnproven,
+    /// One key signs for everybody, and nothing says whose messages are meant.
+    Anybodys,
     /// Anybody may send.
     Unsigned,
 }
@@ -59,7 +61,7 @@ impl Danger {
             Danger::NeverAgain { .. } => "on_enqueue_failure",
             Danger::NoEventId { .. } => "event_id",
             Danger::NoUrl => "public_url",
-            Danger::BodyUnproven => "secrets",
+            Danger::BodyUnproven | Danger::Anybodys => "secrets",
             Danger::Unsigned => "unsigned",
         }
     }
@@ -96,6 +98,9 @@ impl fmt::Display for Danger {
             ),
             Danger::BodyUnproven => f.write_str(
                 "prove who sends, and not the whole body: whoever sees a request can send it with another; let it come over TLS only",
+            ),
+            Danger::Anybodys => f.write_str(
+                "have no id, and this sender signs with one key for all of its customers: a message of anybody's topic is accepted; add id = \"arn:…\" of the topic to each",
             ),
             Danger::Unsigned => {
                 f.write_str("is true: anybody who knows the URL may send; bound it with allow_from")
@@ -143,6 +148,9 @@ fn dangers(config: &Config, source: &SourceConfig, resolved: &Source) -> Vec<Dan
         (without_url && (proof.may_cover_url() || resolved.handshakes.iter().any(Handshake::tells_url)))
             .then_some(Danger::NoUrl),
         proof.is_unsigned().then_some(Danger::Unsigned),
+        preset
+            .filter(|preset| preset.signs_for_all() && resolved.keys.iter().any(|key| key.id.is_none()))
+            .map(|_| Danger::Anybodys),
         // A certificate vouches for the whole connection.
         (!proof.is_unsigned() && !resolved.needs_proxy && !proof.facts().covers_body)
             .then_some(Danger::BodyUnproven),
@@ -165,7 +173,7 @@ fn place_of(danger: Danger, source: &SourceConfig) -> &Place {
             source.preset.as_ref().map(|placed| &placed.place)
         }
         Danger::Unsigned => source.unsigned.as_ref().map(|placed| &placed.place),
-        Danger::BodyUnproven => source.secrets.first().map(|material| &material.place),
+        Danger::BodyUnproven | Danger::Anybodys => source.secrets.first().map(|material| &material.place),
         Danger::NeverAgain { .. } | Danger::NoEventId { .. } | Danger::NoUrl => None,
     };
     key.unwrap_or(&source.place)
@@ -282,6 +290,15 @@ mod tests {
         let certificate =
             "client_certificate = 'x-client-cert'\nsecrets = [{ env = 'S' }]\nevent_id = 'json:/id'";
         assert_eq!(told(certificate), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_sender_that_signs_for_all_of_its_customers_is_told_where_no_topic_is_named() {
+        let key = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/rsa.pub.pem");
+        let of_topic = |id| format!("preset = 'sns'\nsecrets = [{{ file = '{key}'{id} }}]");
+        let is_told = |id| told(&of_topic(id)).iter().any(|line| line.contains("anybody's topic"));
+        assert!(is_told(""));
+        assert!(!is_told(", id = 'arn:aws:sns:us-west-2:1:ours'"));
     }
 
     #[test]

@@ -46,7 +46,11 @@ pub fn note(socket: &dyn Any, extensions: &mut Extensions, clock: Clock, patienc
             ));
             extensions.insert(connection);
         }
-        Err(error) => tracing::warn!(%error, "a connection cannot be watched"),
+        // Nobody would close it in time, and whoever sends nothing could keep it for ever.
+        Err(error) => {
+            tracing::warn!(%error, "a connection cannot be watched and is closed");
+            rustix::net::shutdown(socket, rustix::net::Shutdown::Both).ok();
+        }
     }
 }
 

@@ -57,7 +57,7 @@ impl<'p> Line<'p> {
             event_type: preset.event_type.as_deref(),
             methods: &preset.methods,
             secret: facts.key_words,
-            secret_id: facts.needs_ids,
+            secret_id: facts.needs_ids || preset.signs_for_all(),
             keys_from: scheme.published().map(|published| published.hosts()),
             keys_id: preset.keys.as_ref().map(|keys| keys.id.as_str()),
             public_url: facts.covers_url,

@@ -20,7 +20,7 @@ use prometheus::IntGauge;
 
 use crate::accept::{Accepted, accept};
 use crate::address::is_allowed;
-use crate::body::{Budget, read_body};
+use crate::body::{Budget, Share, read_body};
 use crate::connection::Connection;
 use crate::keyring::Keyring;
 use crate::metrics::{ACCEPTED, Dropped, HANDSHAKE, Metrics, SPOOLED, SourceMeters};
@@ -92,7 +92,8 @@ enum Taken {
     Answered(Reply),
 }
 
-/// Ids that no other event has: the start of the process, its number, and a count.
+/// Ids that no other event has: the start of the process, something random, for in containers all have
+/// one number, and a count.
 #[derive(Debug)]
 pub struct Unique {
     process: String,
@@ -102,7 +103,10 @@ pub struct Unique {
 impl Unique {
     /// Ids of a process that started at `now`.
     pub fn new(now: Now) -> Self {
-        let process = format!("{:x}-{:x}", now.wall.as_millis(), std::process::id());
+        let mut random = [0; 8];
+        // Without it the time and the number are all there is.
+        getrandom::fill(&mut random).ok();
+        let process = format!("{:x}-{:x}-{}", now.wall.as_millis(), std::process::id(), hex::encode(random));
         Self { process, count: AtomicU64::new(0) }
     }
 
@@ -132,9 +136,7 @@ pub async fn receive(
     };
     account.close(&outcome);
     match outcome {
-        Ok(Taken::OnKafka(_) | Taken::InSpool(_)) => {
-            respond::accepted(sender.map_or(200, |(source, _)| source.success_status))
-        }
+        Ok(Taken::OnKafka(_) | Taken::InSpool(_)) => respond::accepted(sender.map(|(source, _)| source)),
         Ok(Taken::Answered(reply)) => respond::handshake(reply),
         Err(rejection) => respond::rejected(rejection, sender.map(|(source, _)| source)),
     }
@@ -167,7 +169,7 @@ impl Gateway {
         self.check_address(request, source)?;
         let announced =
             request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let (body, _share) =
+        let (body, share) =
             read_body(payload, announced, self.limits.max_body_bytes, self.limits.read_timeout, &self.budget)
                 .await?;
         line.bytes = body.len();
@@ -202,7 +204,7 @@ impl Gateway {
         if source.rate_limit.as_ref().is_some_and(|limit| !limit.admits_one()) {
             return Err(Rejection::TooMany);
         }
-        self.store(accepted, source, meters, line).await
+        self.store(accepted, source, meters, &Arc::new(share), line).await
     }
 
     fn check_address(&self, request: &HttpRequest, source: &Source) -> Result<(), Rejection> {
@@ -243,13 +245,14 @@ impl Gateway {
         accepted: Accepted,
         source: &Source,
         meters: &SourceMeters,
+        share: &Arc<Share>,
         line: &mut Line,
     ) -> Result<Taken, Rejection> {
         let Accepted { event, identity } = accepted;
         line.event_id = event.id.clone();
         line.event_type = event.kind.clone();
         let stored = match self.spool_of(source) {
-            Some(spool) => self.publish_or_spool(spool, &event, &identity).await,
+            Some(spool) => self.publish_or_spool(spool, &event, &identity, share).await,
             None => self.publish(&event, &identity).await.map(Taken::OnKafka).map_err(|error| {
                 let rejection = refusal(&error);
                 if rejection == Rejection::LogUnavailable {
@@ -274,10 +277,11 @@ impl Gateway {
         spool: &Spool,
         event: &Event,
         identity: &Identity,
+        share: &Arc<Share>,
     ) -> Result<Taken, Rejection> {
         let mut refused = None;
         if spool.goes_first() {
-            match spool.put(event.clone()).await {
+            match spool.put(event.clone(), share).await {
                 Ok(spooled) => return Ok(Taken::InSpool(spooled)),
                 Err(error) if spool.knows_kafka_is_away() => return Err(refusal_of_spool(error)),
                 Err(error) => refused = Some(error),
@@ -294,7 +298,7 @@ impl Gateway {
                 Err(refusal(&error))
             }
             (_, Some(refused)) => Err(refusal_of_spool(refused)),
-            (_, None) => spool.put(event.clone()).await.map(Taken::InSpool).map_err(refusal_of_spool),
+            (_, None) => spool.put(event.clone(), share).await.map(Taken::InSpool).map_err(refusal_of_spool),
         }
     }
 

@@ -11,9 +11,14 @@ use crate::verify::handshake::Reply;
 /// What the stable `type` of a problem begins with (RFC 9457).
 pub const PROBLEM_TYPE_PREFIX: &str = "urn:hookwell:problem:";
 
-/// The answer to an accepted event: 200, but for senders that want another one.
-pub fn accepted(status: u16) -> HttpResponse {
-    HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK)).finish()
+/// The answer to an accepted event: an empty 200, but for senders that want another one.
+pub fn accepted(source: Option<&Source>) -> HttpResponse {
+    let status = source.map_or(200, |source| source.success_status);
+    let mut answer = HttpResponse::build(StatusCode::from_u16(status).unwrap_or(StatusCode::OK));
+    match source.and_then(|source| source.success_text) {
+        None => answer.finish(),
+        Some(text) => answer.insert_header((CONTENT_TYPE, "text/plain")).body(text),
+    }
 }
 
 /// What a sender hears that asked whether the address is ours.

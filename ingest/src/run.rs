@@ -214,15 +214,24 @@ impl Status {
     /// accepted meanwhile the start waits for that; where a source spools, only as long as Kafka
     /// answers at all: its sender does not come again.
     fn verify_or_wait(&self, can_wait: bool) -> Result<(), Failure> {
+        let begin_without = |why: String| {
+            tracing::warn!("{why}; events of sources that spool are taken meanwhile");
+            *self.kafka.lock().unwrap_or_else(PoisonError::into_inner) = Err(why);
+            Ok(())
+        };
         if can_wait && let Err(error) = self.gateway.publisher.answers(PROBE_TIMEOUT) {
-            tracing::warn!(%error, "Kafka does not answer; events of sources that spool are taken meanwhile");
-            let mut known = self.kafka.lock().unwrap_or_else(PoisonError::into_inner);
-            *known = Err(format!("Kafka does not answer: {error}"));
-            return Ok(());
+            return begin_without(format!("Kafka does not answer: {error}"));
         }
-        self.topics.verify()?;
-        self.note_verified();
-        Ok(())
+        match self.topics.verify() {
+            Err(Failure::Topology(error @ TopologyError::Unreachable { .. })) if can_wait => {
+                begin_without(error.to_string())
+            }
+            Err(failure) => Err(failure),
+            Ok(()) => {
+                self.note_verified();
+                Ok(())
+            }
+        }
     }
 
     fn takes_without_kafka(&self) -> bool {

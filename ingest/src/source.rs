@@ -47,6 +47,8 @@ pub struct Source {
     pub handshake_token: Option<Secret>,
     /// The status of an accepted event.
     pub success_status: u16,
+    /// What the sender reads then.
+    pub success_text: Option<&'static str>,
     /// The status of a signature that does not fit, where it is not the usual one.
     pub mismatch_status: Option<u16>,
     /// Where the event id lies.
@@ -127,6 +129,7 @@ impl Source {
             handshakes: preset.map(Preset::handshakes).unwrap_or_default(),
             handshake_token,
             success_status: preset.and_then(|preset| preset.success_status).unwrap_or(200),
+            success_text: preset.and_then(|preset| preset.success_text.as_deref()),
             mismatch_status: preset.and_then(|preset| preset.mismatch_status),
             event_id: event_id?,
             event_id_missing: config.event_id_missing,

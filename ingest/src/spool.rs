@@ -13,7 +13,7 @@ mod recovery;
 mod writer;
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -29,6 +29,7 @@ use self::folder::Folder;
 use self::ledger::Ledger;
 use self::recovery::{Found, recover};
 use self::writer::{Entry, Files, Writer};
+use crate::body::Share;
 use crate::metrics::SpoolMeters;
 use crate::publish::Publisher;
 
@@ -37,6 +38,9 @@ const MAX_ENTRIES: usize = 4096;
 
 /// The length of a segment: the unit in which room becomes free, and what a crash publishes again.
 const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How many looks for Kafka a failure of the disk counts: some ten seconds.
+const LOOKS_WHILE_REFUSING: u32 = 5;
 
 /// How often the end looks whether the draining has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -74,8 +78,10 @@ struct Shared {
     changed: Condvar,
     is_away: AtomicBool,
     is_stopping: AtomicBool,
-    /// Set while the writer has to refuse events.
+    /// Set while events have to be refused.
     is_refusing: AtomicBool,
+    /// How often it was asked for Kafka since.
+    refusing_looks: AtomicU32,
     meters: SpoolMeters,
 }
 
@@ -84,7 +90,8 @@ impl Shared {
         // Until somebody has asked.
         let (is_away, is_stopping) = (AtomicBool::new(true), AtomicBool::new(false));
         let (ledger, is_refusing) = (Mutex::new(ledger), AtomicBool::new(false));
-        Self { ledger, changed: Condvar::new(), is_away, is_stopping, is_refusing, meters }
+        let (changed, refusing_looks) = (Condvar::new(), AtomicU32::new(0));
+        Self { ledger, changed, is_away, is_stopping, is_refusing, refusing_looks, meters }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -149,17 +156,30 @@ impl Spool {
         Ok(Self { shared, entries, patience, drain })
     }
 
-    /// Puts `event` on the disk, and waits until it is there for good.
-    pub async fn put(&self, event: Event) -> Result<Spooled, SpoolError> {
+    /// Puts `event` on the disk, and waits until it is there for good. `share` is its body's part of the
+    /// memory, for as long as it waits, also where nobody waits for it any more.
+    pub async fn put(&self, event: Event, share: &Arc<Share>) -> Result<Spooled, SpoolError> {
         let (answer, answered) = oneshot::channel();
-        self.entries.try_send(Entry { event, answer }).map_err(|error| match error {
-            TrySendError::Full(_) => SpoolError::Busy,
-            TrySendError::Disconnected(_) => SpoolError::Unwritable,
+        let entry = Entry { event, answer, _share: Some(Arc::clone(share)) };
+        self.entries.try_send(entry).map_err(|error| match error {
+            TrySendError::Full(_) => self.too_slow(SpoolError::Busy),
+            TrySendError::Disconnected(_) => self.too_slow(SpoolError::Unwritable),
         })?;
         match tokio::time::timeout(self.patience, answered).await {
             Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(SpoolError::Unwritable),
+            Ok(Err(_)) | Err(_) => Err(self.too_slow(SpoolError::Unwritable)),
         }
+    }
+
+    /// The disk does not answer in time, which its writer cannot tell.
+    fn too_slow(&self, error: SpoolError) -> SpoolError {
+        self.shared.meters.unwritable.inc();
+        if !self.shared.is_refusing.swap(true, Ordering::Relaxed) {
+            tracing::error!(
+                "the spool's disk does not answer in time; events that Kafka cannot take are answered 503 until it does"
+            );
+        }
+        error
     }
 
     /// Whether events wait here, or Kafka is known to be away: then the next one belongs behind them,
@@ -180,12 +200,15 @@ impl Spool {
 
     /// Says whether Kafka answers.
     pub fn set_away(&self, is_away: bool) {
-        self.shared.is_away.store(is_away, Ordering::Relaxed);
-        if !is_away {
-            // Next time it is tried anew: nobody would send anything to one that is not ready.
-            self.shared.is_refusing.store(false, Ordering::Relaxed);
+        let shared = &self.shared;
+        shared.is_away.store(is_away, Ordering::Relaxed);
+        let looks = if self.takes() { 0 } else { shared.refusing_looks.fetch_add(1, Ordering::Relaxed) + 1 };
+        // It is tried anew now and then: nobody would send anything to one that is not ready.
+        if !is_away || LOOKS_WHILE_REFUSING <= looks && shared.ledger().has_plenty() {
+            shared.is_refusing.store(false, Ordering::Relaxed);
+            shared.refusing_looks.store(0, Ordering::Relaxed);
         }
-        self.shared.notify();
+        shared.notify();
     }
 
     /// Brings the gauges up to date.

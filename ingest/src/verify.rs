@@ -100,6 +100,11 @@ pub fn verify_with<'r>(
     }
     let url = source.signed_url(request.query);
     let key = source.scheme.verify(&request, &url, &source.keys, published, trace)?;
+    let is_event = request.method != "GET" && !request.body.is_empty();
+    if is_event && source.handshakes.iter().any(|handshake| handshake.may_have_signed(request.body)) {
+        let words = || "the body is a word, as challenges are that are signed for anybody".to_owned();
+        return Err(trace.failed(Step::Signature, Rejection::Unreadable, words));
+    }
     Ok(VerifiedRequest { request, source, key })
 }
 

@@ -124,7 +124,8 @@ class Recipe:
         if self.lies_in_value():
             has = self.place(request, self.words["header"], []) is not None
         else:
-            has = any(request.values(name) for name in self.names(request))
+            named = [values[0].decode() for name in self.names(request) if (values := request.values(name))]
+            has = any(self.candidates(text) for text in named)
         return has and self.has_required(request)
 
     def has_required(self, request):
@@ -230,7 +231,7 @@ class Recipe:
         if form == "hex":
             return bytes.fromhex(secret)
         assert form in ("base64", "whsec")
-        return base64.b64decode(secret.removeprefix("whsec_"))
+        return base64.b64decode(secret.removeprefix("v1,").removeprefix("whsec_"))
 
     def decoded(self, text):
         """The one spelling of each signature, but for the case of hex and the padding of base64."""

@@ -13,7 +13,7 @@ use hookwell_common::failpoint;
 use hookwell_common::identity::Identity;
 
 use super::Shared;
-use super::folder::Folder;
+use super::folder::{Folder, is_of_the_disk};
 use super::frame::{Piece, Pieces, received_at};
 use super::ledger::Segment;
 use crate::publish::PublishError;
@@ -25,8 +25,12 @@ const MAX_WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// How long to wait after a failure, and how often to look where nothing is told.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// How often a segment is read in vain before it is given up, lest it hold back all others.
+/// How often a segment is read in vain before it is passed over, lest it hold back all others.
 const MAX_READS: u32 = 10;
+
+/// How often Kafka has to refuse an event that is alone: what else goes there from this process may go
+/// with it, and be what is refused.
+const MAX_REFUSALS: u32 = 3;
 
 /// What became of events that were published in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +60,11 @@ pub(super) struct Drain<P> {
     window: usize,
     chunk: Chunk,
     failed_reads: u32,
+    refusals: u32,
+    /// The segment of which Kafka refused something, and the sequence of the file that holds that.
+    refused: Option<(u64, u64)>,
+    /// Drained segments whose files could not be taken away yet.
+    leftovers: Vec<Segment>,
     is_failing: bool,
 }
 
@@ -82,7 +91,18 @@ struct Window {
 impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
     pub(super) fn new(folder: Folder, shared: Arc<Shared>, publish: P) -> Self {
         let chunk = Chunk::default();
-        Self { folder, shared, publish, window: 1, chunk, failed_reads: 0, is_failing: false }
+        Self {
+            folder,
+            shared,
+            publish,
+            window: 1,
+            chunk,
+            failed_reads: 0,
+            refusals: 0,
+            refused: None,
+            leftovers: Vec::new(),
+            is_failing: false,
+        }
     }
 
     /// Drains until it is to stop.
@@ -99,7 +119,11 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
 
     /// Publishes one window, or takes out a segment that is drained.
     pub(super) fn step(&mut self) -> Step {
-        let Some(first) = self.shared.ledger().first() else { return Step::Idle };
+        let first = self.shared.ledger().first();
+        let Some(first) = first else {
+            self.tidy();
+            return Step::Idle;
+        };
         if first.length <= first.drained {
             return self.finish();
         }
@@ -116,6 +140,7 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         let Published { acknowledged, failure } = (self.publish)(&window.events);
         self.note(&window, acknowledged);
         let Some(failure) = failure else {
+            self.refusals = 0;
             self.window = (self.window * 2).min(MAX_WINDOW_EVENTS);
             if std::mem::take(&mut self.is_failing) {
                 tracing::info!("the spool is being drained");
@@ -126,7 +151,14 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         self.window = 1;
         match failure {
             // Several go to Kafka together and are refused together, all for one of them.
-            PublishError::Unfit(_) if was_alone => self.keep_refused(&first, &window, &first_event, &failure),
+            PublishError::Unfit(_) if was_alone => {
+                self.refusals += 1;
+                if self.refusals < MAX_REFUSALS {
+                    return Step::Failed;
+                }
+                self.refusals = 0;
+                self.keep_refused(&first, &window, &first_event, &failure)
+            }
             PublishError::Unfit(_) => Step::Went,
             PublishError::QueueFull
             | PublishError::TimedOut
@@ -205,6 +237,7 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         }
     }
 
+    /// Kafka refuses it for good, and it must neither hold back the others nor be lost.
     fn keep_refused(
         &mut self,
         first: &Segment,
@@ -213,21 +246,24 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         failure: &PublishError,
     ) -> Step {
         let (source, id) = (&*event.source, &*event.id);
-        match self.folder.keep_refused(first.sequence, &first.key, event) {
+        let known = self.refused.filter(|(segment, _)| *segment == first.sequence);
+        let (_, sequence) =
+            *self.refused.insert(known.unwrap_or_else(|| (first.sequence, self.shared.ledger().claim())));
+        match self.folder.keep_refused(sequence, &first.key, event) {
             Ok(file) => {
                 let file = file.display();
                 tracing::error!(error = %failure, %file, source, event_id = id, "Kafka will never take an event of the spool; it is kept in a file of its own");
-                self.shared.meters.refused.inc();
-                if let Some(place) = window.places.first() {
-                    self.shared.ledger().drain(*place, 1, window.next.as_ref().map(received_at));
-                }
-                Step::Went
             }
             Err(error) => {
-                tracing::error!(%error, source, event_id = id, "an event that Kafka will never take cannot be put aside, and holds back the spool");
-                Step::Failed
+                tracing::error!(%error, source, event_id = id, "an event that Kafka will never take cannot be put aside; its segment is kept as damaged instead");
+                self.shared.ledger().damage();
             }
         }
+        self.shared.meters.refused.inc();
+        if let Some(place) = window.places.first() {
+            self.shared.ledger().drain(*place, 1, window.next.as_ref().map(received_at));
+        }
+        Step::Went
     }
 
     /// Takes out the oldest segment, of which Kafka has everything that can be read.
@@ -239,13 +275,10 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         let Some(segment) = taken else { return Step::Idle };
         self.chunk = Chunk::default();
         failpoint::hit("spool-drained");
-        let done = match segment.is_damaged {
-            true => self.folder.set_aside(segment.sequence).map(drop),
-            false => self.folder.remove(segment.sequence),
-        };
-        if let Err(error) = done {
+        if let Err(error) = self.take_away(&segment) {
             let sequence = segment.sequence;
-            tracing::error!(%error, sequence, "a segment of the spool that is drained cannot be taken away; the next start drains it again");
+            tracing::error!(%error, sequence, "a segment of the spool that is drained cannot be taken away; that is tried again, and the next start would drain it again");
+            self.leftovers.push(segment);
         }
         if left == 0 {
             tracing::info!("the spool is empty");
@@ -253,17 +286,50 @@ impl<P: FnMut(&[(Event, Identity)]) -> Published> Drain<P> {
         Step::Went
     }
 
+    fn take_away(&self, segment: &Segment) -> io::Result<()> {
+        match (segment.is_left, segment.is_damaged) {
+            (true, _) => Ok(()),
+            (false, true) => self.folder.set_aside(segment.sequence).map(drop),
+            (false, false) => self.folder.remove(segment.sequence),
+        }
+    }
+
+    /// Takes away what could not be taken away before.
+    fn tidy(&mut self) {
+        let before = std::mem::take(&mut self.leftovers);
+        let left = before.into_iter().filter(|segment| self.take_away(segment).is_err()).collect();
+        self.leftovers = left;
+    }
+
     fn cannot_read(&mut self, first: &Segment, error: &io::Error) -> Step {
-        self.failed_reads += 1;
         let (segment, events) = (first.sequence, first.events);
-        if error.kind() != io::ErrorKind::NotFound && self.failed_reads < MAX_READS {
-            tracing::error!(%error, segment, events, "a segment of the spool cannot be read");
+        let is_short = error.kind() == io::ErrorKind::UnexpectedEof;
+        let is_lasting = is_short || error.kind() == io::ErrorKind::NotFound || is_of_the_disk(error);
+        self.failed_reads = self.failed_reads.saturating_add(1);
+        if self.failed_reads == 1 {
+            tracing::error!(%error, segment, events, "a segment of the spool cannot be read at the moment");
+        }
+        // What this process lacks, a descriptor or a right, it may have again.
+        if !is_lasting || self.failed_reads < MAX_READS {
             return Step::Failed;
         }
-        tracing::error!(%error, segment, events, "a segment of the spool cannot be read, and its events are given up; the file is kept if it is there");
         self.failed_reads = 0;
         self.shared.meters.damaged.inc();
-        self.shared.ledger().give_up_first();
+        match self.folder.length(segment) {
+            Ok(length) if is_short => {
+                tracing::error!(
+                    segment,
+                    length,
+                    was = first.length,
+                    "a segment of the spool is shorter than it was; what is left of it is drained, and the file kept"
+                );
+                self.shared.ledger().shorten_first(length.max(first.drained));
+            }
+            Ok(_) | Err(_) => {
+                tracing::error!(%error, segment, events, "a segment of the spool cannot be read and is passed over; its file stays where it is for the next start");
+                self.shared.ledger().leave_first();
+            }
+        }
         Step::Went
     }
 }

@@ -50,8 +50,15 @@ impl Folder {
         let cannot = |error: io::Error| {
             format!("cannot be used: {error}; it must be a directory that this user may write to")
         };
+        let is_missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let made: Vec<_> = path.ancestors().take_while(is_missing).collect();
         // Bodies are nobody else's to read.
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(cannot)?;
+        // A directory is there for good once the one above it says so.
+        for directory in made {
+            let above = directory.parent().filter(|above| !above.as_os_str().is_empty());
+            sync_directory(above.unwrap_or(Path::new("."))).map_err(cannot)?;
+        }
         let lock = new_file(OpenOptions::new().create(true).truncate(false), &path.join("lock"));
         let lock = lock.map_err(cannot)?;
         match lock.try_lock() {
@@ -91,7 +98,7 @@ impl Folder {
 
     /// Files that were made, renamed or removed are so for good.
     pub(super) fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
+        sync_directory(&self.path)
     }
 
     /// What lies in a segment from `from` to `to`, or to its end.
@@ -121,39 +128,62 @@ impl Folder {
         file.sync_all()
     }
 
-    /// Removes a segment's file, for good.
+    /// How long a segment's file is.
+    pub(super) fn length(&self, sequence: u64) -> io::Result<u64> {
+        Ok(fs::metadata(self.file(sequence, Kind::Waiting))?.len())
+    }
+
+    /// Removes a segment's file, for good; also where only the last of that is left to be done.
     pub(super) fn remove(&self, sequence: u64) -> io::Result<()> {
-        fs::remove_file(self.file(sequence, Kind::Waiting))?;
+        unless_gone(fs::remove_file(self.file(sequence, Kind::Waiting)))?;
         self.sync()
     }
 
-    /// Keeps a segment of which something cannot be read, for people.
+    /// Keeps a segment of which something cannot be read, for people; also where only the last of that
+    /// is left to be done.
     pub(super) fn set_aside(&self, sequence: u64) -> io::Result<PathBuf> {
         let to = self.file(sequence, Kind::Damaged);
-        fs::rename(self.file(sequence, Kind::Waiting), &to)?;
+        unless_gone(fs::rename(self.file(sequence, Kind::Waiting), &to))?;
         self.sync()?;
         Ok(to)
     }
 
-    /// Keeps an event that Kafka will never take, for people. Renamed to `….spool` the file is tried
-    /// again at the next start.
+    /// Keeps an event that Kafka will never take, for people, in a file whose `sequence` no segment has.
+    /// Renamed to `….spool` the file is tried again at the next start.
     pub(super) fn keep_refused(&self, sequence: u64, key: &Key, event: &Event) -> io::Result<PathBuf> {
         let path = self.file(sequence, Kind::Refused);
         let mut file = new_file(OpenOptions::new().create(true).append(true), &path)?;
         let mut bytes = Vec::new();
-        if file.metadata()?.len() == 0 {
+        let before = file.metadata()?.len();
+        if before == 0 {
             bytes.extend_from_slice(&key.head());
         }
         frame::append(key, event, &mut bytes);
-        file.write_all(&bytes)?;
-        file.sync_all()?;
-        self.sync()?;
-        Ok(path)
+        let written = file.write_all(&bytes).and_then(|()| file.sync_all()).and_then(|()| self.sync());
+        if written.is_err() {
+            // Or it would lie there once for each time that this is tried.
+            file.set_len(before).ok();
+        }
+        written.map(|()| path)
     }
+}
+
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn unless_gone(result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 fn new_file(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
     options.write(true).mode(0o600).open(path)
+}
+
+/// Whether the disk itself could not read, and not this process for want of something.
+pub(super) fn is_of_the_disk(error: &io::Error) -> bool {
+    const EIO: i32 = 5;
+    error.raw_os_error() == Some(EIO)
 }
 
 /// Whether `file` can still be found under its name: what is written to one that was removed is

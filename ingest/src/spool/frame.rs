@@ -77,6 +77,15 @@ pub(super) fn append(key: &Key, event: &Event, segment: &mut Vec<u8>) {
     head[8..].copy_from_slice(&key.checksum(&[&length, record]));
 }
 
+/// Whether `bytes` begin like a frame that ends where they do.
+pub(super) fn is_as_long_as_it_says(key: &Key, bytes: &[u8]) -> bool {
+    let Some(length) = bytes.strip_prefix(&key.mark).and_then(|rest| rest.first_chunk::<4>()) else {
+        return false;
+    };
+    let length = usize::try_from(u32::from_le_bytes(*length)).ok();
+    length.and_then(|length| length.checked_add(FRAME_HEAD_BYTES)) == Some(bytes.len())
+}
+
 fn append_part(part: &[u8], segment: &mut Vec<u8>) {
     segment.extend_from_slice(&length_of(part));
     segment.extend_from_slice(part);

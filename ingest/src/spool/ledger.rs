@@ -27,6 +27,8 @@ pub(super) struct Segment {
     pub(super) oldest: Timestamp,
     /// Whether something in it cannot be read.
     pub(super) is_damaged: bool,
+    /// Whether it cannot be read at all at the moment, and stays where it is for the next start.
+    pub(super) is_left: bool,
     /// Whether nothing may be written to it any more.
     pub(super) is_sealed: bool,
 }
@@ -92,9 +94,7 @@ impl Ledger {
             }
             last.is_sealed = true;
         }
-        let sequence = self.next_sequence;
-        self.next_sequence += 1;
-        Target::New(sequence)
+        Target::New(self.claim())
     }
 
     /// `events` more, the first of them received at `oldest`, are on the disk for good: the segment
@@ -117,6 +117,7 @@ impl Ledger {
                 events,
                 oldest,
                 is_damaged: false,
+                is_left: false,
                 is_sealed: false,
             }),
         }
@@ -156,12 +157,27 @@ impl Ledger {
         self.segments.front_mut().is_some_and(|first| !std::mem::replace(&mut first.is_damaged, true))
     }
 
-    /// The oldest segment cannot be read at all: nothing more is expected of it.
-    pub(super) fn give_up_first(&mut self) {
+    /// The oldest segment cannot be read at all: nothing more is expected of it before the next start.
+    pub(super) fn leave_first(&mut self) {
         if let Some(first) = self.segments.front_mut() {
             (first.drained, first.events) = (first.length, 0);
+            (first.is_left, first.is_sealed) = (true, true);
+        }
+    }
+
+    /// The oldest segment ends at `length`: what was behind that is gone.
+    pub(super) fn shorten_first(&mut self, length: u64) {
+        if let Some(first) = self.segments.front_mut() {
+            first.length = length.min(first.length);
             (first.is_damaged, first.is_sealed) = (true, true);
         }
+    }
+
+    /// A sequence that no file has, nor will have.
+    pub(super) fn claim(&mut self) -> u64 {
+        let sequence = self.next_sequence;
+        self.next_sequence += 1;
+        sequence
     }
 
     /// Takes the oldest segment out where Kafka has all of it and nothing is being written to it.

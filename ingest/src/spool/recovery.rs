@@ -4,8 +4,8 @@ use std::io;
 
 use hookwell_common::time::Timestamp;
 
-use super::folder::{Folder, Kind};
-use super::frame::{HEAD_BYTES, Key, Piece, Pieces, received_at};
+use super::folder::{Folder, Kind, is_of_the_disk};
+use super::frame::{HEAD_BYTES, Key, Piece, Pieces, is_as_long_as_it_says, received_at};
 use super::ledger::Segment;
 
 /// What lies in the directory.
@@ -40,7 +40,14 @@ pub(super) fn recover(folder: &Folder) -> io::Result<Found> {
 impl Found {
     fn take(&mut self, folder: &Folder, sequence: u64, is_last: bool) -> io::Result<()> {
         let file = folder.file(sequence, Kind::Waiting);
-        let bytes = folder.read(sequence, 0, None)?;
+        let bytes = match folder.read(sequence, 0, None) {
+            Err(error) if is_of_the_disk(&error) => {
+                self.damage += 1;
+                tracing::error!(%error, file = %file.display(), "a segment of the spool cannot be read, and stays where it is for the next start");
+                return Ok(());
+            }
+            read => read?,
+        };
         let Some(key) = Key::of_segment(&bytes) else {
             if is_last && bytes.len() < HEAD_BYTES {
                 tracing::warn!(file = %file.display(), "a segment of the spool that was only begun is removed");
@@ -60,6 +67,7 @@ impl Found {
             events: 0,
             oldest: Timestamp::default(),
             is_damaged: false,
+            is_left: false,
             is_sealed: true,
         };
         for piece in Pieces::new(key, &bytes, HEAD_BYTES) {
@@ -71,7 +79,10 @@ impl Found {
                     segment.events += 1;
                     segment.length = end as u64;
                 }
-                Piece::Unreadable { start, end } if is_last && end == bytes.len() => {
+                // A frame that is as long as it says was not cut short.
+                Piece::Unreadable { start, end }
+                    if is_last && end == bytes.len() && !is_as_long_as_it_says(&key, &bytes[start..]) =>
+                {
                     tracing::warn!(file = %file.display(), offset = start, bytes = end - start, "the last write to the spool was cut short, before anybody heard 200 for it; it is cut off");
                     folder.cut(sequence, start as u64)?;
                 }
@@ -170,6 +181,17 @@ mod tests {
             let left = fs::read(home.path().join(name)).map(|bytes| bytes.len()).unwrap_or_default();
             assert_eq!(left, whole.checked_sub(1).map_or(0, |last| ends[last]), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_last_frame_that_is_whole_and_cannot_be_read_is_damage_and_not_a_write_cut_short() {
+        let home = tempfile::tempdir().unwrap();
+        let (mut bytes, ends) = segment(&["a", "b"]);
+        bytes[ends[1] - 1] ^= 1;
+        let name = "00000000000000000001.spool";
+        let found = found(home.path(), &[(name, &bytes)]);
+        assert_eq!((counts(&found), found.damage), (vec![(1, 1, true)], 1));
+        assert_eq!(fs::read(home.path().join(name)).unwrap(), bytes);
     }
 
     #[test]

@@ -114,7 +114,7 @@ impl Scene {
             .into_iter()
             .map(|event| {
                 let (answer, answered) = oneshot::channel();
-                (Entry { event, answer }, answered)
+                (Entry { event, answer, _share: None }, answered)
             })
             .unzip();
         self.writer.commit(entries);
@@ -294,9 +294,10 @@ fn what_kafka_will_never_take_is_put_aside_and_holds_nothing_back() {
     let mut scene = Scene::set(&[]);
     scene.put(&["a", "too-large", "b"]);
     assert_eq!(scene.drain(|id| (id == "too-large").then(too_large)), ["a", "b"]);
-    assert_eq!((scene.files(Kind::Waiting), scene.files(Kind::Refused)), (vec![], vec![1]));
+    // Its file has a name that no segment has or will have.
+    assert_eq!((scene.files(Kind::Waiting), scene.files(Kind::Refused)), (vec![], vec![2]));
     assert_eq!((scene.shared.meters.refused.get(), scene.shared.meters.drained.get()), (1, 2));
-    let (from, to) = (scene.folder.file(1, Kind::Refused), scene.folder.file(1, Kind::Waiting));
+    let (from, to) = (scene.folder.file(2, Kind::Refused), scene.folder.file(2, Kind::Waiting));
     fs::rename(from, to).unwrap();
     assert_eq!(scene.taken_over().drained(), ["too-large"]);
 }
@@ -344,4 +345,92 @@ fn segments_follow_each_other_and_the_room_of_one_is_free_once_it_is_drained() {
     assert!(2 < segments, "{segments}");
     assert_eq!(scene.drained(), ["0", "1", "2", "3", "4", "5", "6", "7"]);
     assert_eq!(scene.shared.ledger().bytes(), 0);
+}
+
+#[test]
+fn what_cannot_be_read_for_want_of_something_is_waited_for_and_not_given_up() {
+    let mut scene = Scene::set(&[]);
+    scene.put(&["a", "b"]);
+    let file = scene.folder.file(1, Kind::Waiting);
+    let elsewhere = scene.home.path().join("elsewhere");
+    fs::rename(&file, &elsewhere).unwrap();
+    // It can be opened, and not be read.
+    fs::create_dir(&file).unwrap();
+    let publish = |events: &[(Event, Identity)]| Published { acknowledged: events.len(), failure: None };
+    let mut drain = Drain::new(scene.folder.clone(), Arc::clone(&scene.shared), publish);
+    for _ in 0..50 {
+        assert_eq!(drain.step(), Step::Failed);
+    }
+    assert_eq!((scene.shared.ledger().events(), scene.shared.meters.damaged.get()), (2, 0));
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&elsewhere, &file).unwrap();
+    assert_eq!(scene.drained(), ["a", "b"]);
+}
+
+#[test]
+fn a_segment_that_is_away_holds_back_no_other_and_is_drained_by_whoever_finds_it_again() {
+    let mut scene = Scene::set(&[Mood::Fine, Mood::CannotSync]);
+    scene.put(&["a"]);
+    scene.put(&["b"]);
+    scene.put(&["c"]);
+    let file = scene.folder.file(1, Kind::Waiting);
+    let elsewhere = scene.home.path().join("elsewhere");
+    fs::rename(&file, &elsewhere).unwrap();
+    assert_eq!(scene.drained(), ["c"]);
+    assert_eq!(scene.shared.meters.damaged.get(), 1);
+    fs::rename(&elsewhere, &file).unwrap();
+    assert_eq!(scene.taken_over().drained(), ["a"]);
+}
+
+#[test]
+fn of_a_segment_that_has_become_shorter_the_rest_is_drained_and_the_file_kept() {
+    let mut scene = Scene::set(&[]);
+    scene.put(&["a", "b", "c"]);
+    let file = scene.folder.file(1, Kind::Waiting);
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    assert_eq!(scene.drained(), ["a", "b"]);
+    assert_eq!((scene.files(Kind::Waiting), scene.files(Kind::Damaged)), (vec![], vec![1]));
+}
+
+#[test]
+fn what_kafka_refuses_and_cannot_be_put_aside_stays_in_its_segment_and_holds_nothing_back() {
+    let mut scene = Scene::set(&[]);
+    scene.put(&["a", "too-large", "b"]);
+    fs::create_dir(scene.folder.file(2, Kind::Refused)).unwrap();
+    assert_eq!(scene.drain(|id| (id == "too-large").then(too_large)), ["a", "b"]);
+    assert_eq!((scene.files(Kind::Waiting), scene.files(Kind::Damaged)), (vec![], vec![1]));
+}
+
+#[test]
+fn what_kafka_refuses_for_the_sake_of_another_is_not_put_aside() {
+    let mut scene = Scene::set(&[]);
+    scene.put(&["a", "b"]);
+    let mut refusals = 0;
+    let taken = scene.drain(|id| {
+        let is_refused = id == "a" && refusals < 2;
+        refusals += usize::from(is_refused);
+        is_refused.then(too_large)
+    });
+    assert_eq!((taken, scene.files(Kind::Refused)), (vec!["a".to_owned(), "b".to_owned()], vec![]));
+}
+
+#[test]
+fn a_drained_file_that_cannot_be_taken_away_is_taken_away_later() {
+    let mut scene = Scene::set(&[]);
+    scene.put(&["a"]);
+    let file = scene.folder.file(1, Kind::Waiting);
+    let in_the_way = file.join("x");
+    let publish = |events: &[(Event, Identity)]| {
+        fs::remove_file(&file).unwrap();
+        fs::create_dir_all(&in_the_way).unwrap();
+        Published { acknowledged: events.len(), failure: None }
+    };
+    let mut drain = Drain::new(scene.folder.clone(), Arc::clone(&scene.shared), publish);
+    while drain.step() != Step::Idle {}
+    assert!(file.exists());
+    fs::remove_dir_all(&file).unwrap();
+    fs::write(&file, b"").unwrap();
+    assert_eq!(drain.step(), Step::Idle);
+    assert!(!file.exists());
 }

@@ -18,6 +18,7 @@ use super::folder::{Folder, is_linked};
 use super::frame::{Key, append, received_at};
 use super::ledger::Target;
 use super::{Shared, SpoolError, Spooled};
+use crate::body::Share;
 
 /// The most that is written with one fsync.
 const MAX_BATCH_EVENTS: usize = 1024;
@@ -28,6 +29,8 @@ const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Entry {
     pub(super) event: Event,
     pub(super) answer: oneshot::Sender<Result<Spooled, SpoolError>>,
+    /// Its body's part of the memory, taken for as long as it waits.
+    pub(super) _share: Option<Arc<Share>>,
 }
 
 impl Entry {
@@ -189,10 +192,11 @@ impl<D: Disk> Writer<D> {
         };
         self.shared.notify();
         // At the brink of being full it is not full and not full a moment later.
-        if self.trouble.is_some_and(|trouble| trouble == Trouble::Unwritable || has_room) {
+        if self.trouble.is_none_or(|trouble| trouble == Trouble::Unwritable || has_room) {
             self.trouble = None;
-            self.shared.is_refusing.store(false, Ordering::Relaxed);
-            tracing::info!("the spool takes events again");
+            if self.shared.is_refusing.swap(false, Ordering::Relaxed) {
+                tracing::info!("the spool takes events again");
+            }
         }
         for entry in stored {
             entry.answer(Ok(Spooled::proof()));

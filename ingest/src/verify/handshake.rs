@@ -218,6 +218,17 @@ impl Handshake {
         }
     }
 
+    /// Whether `body` may be a challenge that was signed for a stranger, and is no event.
+    pub fn may_have_signed(&self, body: &[u8]) -> bool {
+        let signs = |template: &Template| template.0.iter().any(|piece| matches!(piece, Piece::Signed(..)));
+        let signs_any = match &self.body {
+            Body::Empty | Body::Fixed(_) => false,
+            Body::Text(template) => signs(template),
+            Body::Json(entries) => entries.iter().any(|(_, template)| signs(template)),
+        };
+        signs_any && !self.is_signed && std::str::from_utf8(body).is_ok_and(is_word)
+    }
+
     /// What to answer to `request`; `None` where it is no handshake of this kind, or not yet known to
     /// be the sender's where it must be.
     pub fn answer(

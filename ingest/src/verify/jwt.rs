@@ -60,6 +60,12 @@ pub struct Claims {
     /// Whether a token without that claim is taken, for some of the sender's have none.
     #[serde(default)]
     pub may_lack_body_hash: bool,
+    /// Whether a token must have it also where the body is empty, for the same key signs other tokens.
+    #[serde(default)]
+    pub always_body_hash: bool,
+    /// By how many seconds the sender's clock may be ahead of ours.
+    #[serde(default)]
+    pub leeway: u64,
     /// How long ago it may have been issued, where it does not say when it ends: seconds.
     pub max_age: Option<u64>,
 }
@@ -166,8 +172,7 @@ impl Jwt {
         url: &str,
         trace: &mut impl Trace,
     ) -> Result<(), Rejection> {
-        let Claims { issuer, is_true, url_hash, url: whole_url, body_hash, may_lack_body_hash, .. } =
-            &self.claims;
+        let Claims { issuer, is_true, url_hash, url: whole_url, body_hash, .. } = &self.claims;
         let mut wrong = None;
         let is_issuer = |issuers: &str| issuers.split(" | ").any(|one| token.text("iss") == Some(one));
         if issuer.as_deref().is_some_and(|issuers| !is_issuer(issuers)) {
@@ -185,7 +190,8 @@ impl Jwt {
             wrong = Some("the URL is another one than public_url");
         }
         if let Some(claim) = body_hash {
-            let may_lack = request.body.is_empty() || *may_lack_body_hash;
+            let has_nothing = request.body.is_empty() && !self.claims.always_body_hash;
+            let may_lack = has_nothing || self.claims.may_lack_body_hash;
             let is_right = match token.text(claim) {
                 None => may_lack && !token.claims.contains_key(claim),
                 text @ Some(_) => is_hash(text, self.encoding(), request.body),
@@ -212,7 +218,8 @@ impl Jwt {
             let words = words.to_owned();
             Err(Trace::failed(trace, Step::Timestamp, Rejection::TimestampOutsideWindow, || words))
         };
-        if token.time("nbf").is_some_and(|begin| now < begin) {
+        let leeway = Duration::from_secs(self.claims.leeway);
+        if token.time("nbf").is_some_and(|begin| now < begin && leeway < now.distance(begin)) {
             return outside(trace, "the token does not hold yet (nbf)");
         }
         if token.time("exp").is_some_and(|end| end <= now) {

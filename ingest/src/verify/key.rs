@@ -197,6 +197,8 @@ impl KeyForm {
             KeyForm::Hex => Encoding::Hex.decode(text()?),
             KeyForm::Whsec => {
                 let text = text()?;
+                // Some show it with the version of what it signs.
+                let text = text.strip_prefix("v1,").unwrap_or(text);
                 Encoding::Base64.decode(text.strip_prefix("whsec_").unwrap_or(text))
             }
             KeyForm::Nfkd => Some(text()?.nfkd().collect::<String>().into_bytes()),

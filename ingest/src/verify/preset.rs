@@ -61,6 +61,8 @@ pub struct Preset {
     pub handshakes: Vec<Words>,
     /// The status of an accepted event, where the sender wants another than 200.
     pub success_status: Option<u16>,
+    /// What it wants to read then.
+    pub success_text: Option<String>,
     /// The status of a signature that does not fit, where the sender wants another than 403.
     pub mismatch_status: Option<u16>,
     /// The methods that the sender uses.
@@ -177,6 +179,12 @@ impl Preset {
     pub fn handshakes(&self) -> Vec<Handshake> {
         let read = |words| Handshake::from_words(words).expect("it is data of ours, and a test reads it");
         self.handshakes.iter().map(read).collect()
+    }
+
+    /// Whether the sender signs with one key for all of its customers, and a secret's id says whose
+    /// messages are meant.
+    pub fn signs_for_all(&self) -> bool {
+        self.scheme == "sns"
     }
 
     /// Whether the sender signs with a key that only it has.

@@ -140,7 +140,10 @@ impl Recipe {
                 find(request, place, &found).is_some()
             }
             SignaturePlace::Headers(_) | SignaturePlace::Numbered(_) => {
-                self.signature.headers().any(|name| request.headers.first(&name).is_some())
+                let has_candidate = |text: &[u8]| {
+                    std::str::from_utf8(text).is_ok_and(|text| !self.parse.candidates(text).is_empty())
+                };
+                self.signature.headers().any(|name| request.headers.first(&name).is_some_and(has_candidate))
             }
         };
         let has = |(name, wanted): &(String, String)| {

@@ -58,11 +58,14 @@ fn a_challenge_in_the_query_comes_back_as_text() {
     for (preset, query) in [
         ("meta", "hub.verify_token=forged&hub.challenge=1"),
         ("meta", "hub.challenge=1"),
-        ("websub", "hub.topic=other&hub.challenge=1"),
+        ("websub", "hub.mode=subscribe&hub.topic=other&hub.challenge=1"),
     ] {
         let refused = Some(Err(Rejection::SignatureMismatch));
         assert_eq!(asked(preset, "GET", Some(query), &none, b""), refused, "{preset}");
     }
+    // Whoever knows the topic could ask the hub to end the subscription.
+    let query = "hub.mode=unsubscribe&hub.topic=t0ken&hub.challenge=1";
+    assert_eq!(asked("websub", "GET", Some(query), &none, b""), None);
 }
 
 #[test]
@@ -115,6 +118,17 @@ fn nothing_is_signed_for_a_stranger_that_could_be_the_body_of_an_event() {
         let query = format!("crc_token={challenge}");
         let heard = asked("x", "GET", Some(&query), &Headers::new(), b"");
         assert!(matches!(heard, None | Some(Err(Rejection::Unreadable))), "{challenge}: {heard:?}");
+    }
+}
+
+#[test]
+fn what_was_signed_for_a_stranger_is_no_event() {
+    for preset in ["x", "smartcar"] {
+        let source = source(&format!("preset = {preset:?}"), &["s3cret"]);
+        for (body, verdict) in [("12345", Err(Rejection::Unreadable)), (r#"{"id":"12345"}"#, Ok(0))] {
+            let headers = signed_by(preset, body.as_bytes());
+            assert_eq!(check(&source, &headers, body.as_bytes(), NOW), verdict, "{preset}: {body}");
+        }
     }
 }
 

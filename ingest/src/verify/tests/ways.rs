@@ -130,6 +130,16 @@ fn the_first_way_that_a_request_takes_counts() {
 }
 
 #[test]
+fn a_hub_may_sign_with_either_hash() {
+    let source = source_of("websub", "s3cret");
+    for preset in ["websub", "websub-sha1"] {
+        let headers = draft_of(&source_of(preset, "s3cret"), Some(b"<feed/>")).headers;
+        assert_eq!(check(&source, &headers, b"<feed/>", NOW), Ok(0), "{preset}");
+        assert_eq!(check(&source, &headers, b"<feed>", NOW), Err(Rejection::SignatureMismatch), "{preset}");
+    }
+}
+
+#[test]
 fn a_form_is_signed_whatever_the_order_of_its_fields() {
     let source = source_of("twilio", "s3cret");
     let headers = draft_of(&source, Some(b"b=2&a=1&a=0")).headers;
