@@ -45,9 +45,9 @@ pub fn accept(
     let request = UnverifiedRequest { body: &body, ..*request };
     let document = source.scheme.document(&request);
     let found = source.pointers.look_up(&document);
-    let look = |place: &Place| match place {
-        Place::Field(name) => source.scheme.field(&request, name),
-        place => find(&request, place, &found),
+    let look = |place: &Place| {
+        let Place::Field(name) = place else { return find(&request, place, &found) };
+        source.scheme.field(&request, name)
     };
     let id = event_id(verified, look, &document, unique, trace)?;
     let kind = event_kind(verified, look, trace)?;

@@ -31,8 +31,12 @@ use crate::status::Status;
 /// How often the watchdog looks.
 const WATCH: Duration = Duration::from_secs(1);
 
-/// A thread that has not moved for so long, while Kafka answers, never will.
+/// A thread that has not moved for so long never will,
 const BLOCKED: Duration = Duration::from_secs(120);
+
+/// if Kafka has answered for so long: an outage is not held against it, and what it waits for may come
+/// a while after.
+const ANSWERING: Duration = Duration::from_secs(60);
 
 /// A lane's thread that has not moved for so long may be waiting for librdkafka.
 const STANDING: Duration = Duration::from_secs(3);
@@ -131,7 +135,7 @@ fn watch(
     stop_within: Duration,
 ) -> Result<(), Failure> {
     let mut stop_by: Option<Duration> = None;
-    let mut standing = Standing::default();
+    let (mut stalled, mut standing) = (Stalled::default(), Standing::default());
     loop {
         match has_ended.recv_timeout(WATCH) {
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
@@ -146,9 +150,7 @@ fn watch(
                     "a lane did not end in time; what it had not committed is repeated by the next owner";
                 return Err(shared.downfall.take().unwrap_or_else(|| Failure::Kafka(words.to_owned())));
             }
-        } else if let Some(name) = shared.board.stalled(now, BLOCKED)
-            && answers(shared)
-        {
+        } else if let Some(name) = stalled.look(shared.board.stalled(now, BLOCKED), now, || answers(shared)) {
             let words = format!(
                 "a {name} thread has not moved for two minutes though Kafka answers; the process had better begin anew"
             );
@@ -159,6 +161,27 @@ fn watch(
                 shared.to_member.try_send(Report::Blocked { host }).ok();
             }
         }
+    }
+}
+
+/// Since when Kafka answers while a thread has not moved.
+#[derive(Debug, Default)]
+struct Stalled(Option<Duration>);
+
+impl Stalled {
+    /// The thread of this name, if Kafka has answered for long enough. It is asked only if there is one.
+    fn look(
+        &mut self,
+        name: Option<&'static str>,
+        now: Duration,
+        kafka_answers: impl FnOnce() -> bool,
+    ) -> Option<&'static str> {
+        if name.is_none() || !kafka_answers() {
+            self.0 = None;
+            return None;
+        }
+        let since = *self.0.get_or_insert(now);
+        name.filter(|_| ANSWERING <= now.saturating_sub(since))
     }
 }
 
@@ -341,6 +364,26 @@ mod tests {
 
     const fn second(number: u64) -> Duration {
         Duration::from_secs(number)
+    }
+
+    #[test]
+    fn a_process_ends_for_a_thread_that_does_not_move_though_kafka_answers_for_long() {
+        let mut stalled = Stalled::default();
+        assert_eq!(stalled.look(Some("poll"), second(130), || true), None);
+        assert_eq!(stalled.look(Some("poll"), second(189), || true), None);
+        assert_eq!(stalled.look(Some("poll"), second(190), || true), Some("poll"));
+    }
+
+    #[test]
+    fn after_a_long_outage_a_thread_has_time_to_move_again() {
+        let mut stalled = Stalled::default();
+        assert_eq!(stalled.look(Some("lane"), second(130), || false), None);
+        assert_eq!(stalled.look(Some("lane"), second(600), || true), None);
+        assert_eq!(stalled.look(None, second(610), || unreachable!("everybody moves")), None);
+        assert_eq!(stalled.look(Some("lane"), second(700), || true), None);
+        assert_eq!(stalled.look(Some("lane"), second(701), || false), None);
+        assert_eq!(stalled.look(Some("lane"), second(759), || true), None);
+        assert_eq!(stalled.look(Some("lane"), second(820), || true), Some("lane"));
     }
 
     #[test]
