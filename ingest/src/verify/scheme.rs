@@ -184,7 +184,7 @@ impl Way {
             Way::Twilio(twilio) => twilio.sign(draft, computed, signing),
             Way::Adyen(adyen) => adyen.sign(draft, computed),
             Way::Jwt(jwt) => jwt.sign(draft, key, signing),
-            Way::Sns(sns) => sns.sign(draft, computed, signing),
+            Way::Sns(sns) => sns.sign(draft, key, signing),
             Way::Ebay(ebay) => ebay.sign(draft, key),
             Way::Braintree(braintree) => braintree.sign(draft, key),
             Way::Plivo(plivo) => plivo.sign(draft, computed, signing),

@@ -86,9 +86,10 @@ impl Sns {
         keys.verdict(keys.first_fitting(fits), "fits with certificate", none, trace)
     }
 
-    /// Signs as SNS would with `key`, which is not Amazon's.
-    pub(super) fn sign(self, draft: &mut Draft, key: &Key, signing: &Signing<'_>) -> Option<()> {
-        let Key::Private(key) = key else { return None };
+    /// Signs as SNS would with a key that is not Amazon's, for the topic that is the secret's id.
+    pub(super) fn sign(self, draft: &mut Draft, secret: &SigningKey, signing: &Signing<'_>) -> Option<()> {
+        let Some(Key::Private(key)) = secret.keys.first() else { return None };
+        let topic = secret.id.as_deref().unwrap_or("arn:aws:sns:eu-west-1:000000000000:hookwell");
         // A test calls its events as it likes, and Amazon has three words for all of them.
         if !draft.is_body_given
             && let Ok(Value::Object(mut message)) = serde_json::from_slice(&draft.body)
@@ -100,7 +101,7 @@ impl Sns {
         for (name, value) in [
             ("Type", "Notification"),
             ("MessageId", signing.filler),
-            ("TopicArn", "arn:aws:sns:eu-west-1:000000000000:hookwell"),
+            ("TopicArn", topic),
             ("Message", "{}"),
             ("Timestamp", &time),
             ("SignatureVersion", "2"),

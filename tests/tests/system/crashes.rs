@@ -109,10 +109,14 @@ fn killed_with_the_spool_drained_and_its_file_there_state_absorbs_the_copies(com
     }
     own.kafka.revive()?;
     ingest.die()?;
-    ensure!(stage.reader.read(&stage.topic("events"))?.len() == 2);
+    // Two, or more where Kafka was so slow that one was published again.
+    let before = stage.reader.read(&stage.topic("events"))?.len();
+    ensure!(2 <= before);
     let ingest = stage.ingest()?;
     spooled_events_are_settled_once(&stage, &ingest)?;
-    ensure!(stage.reader.read(&stage.topic("events"))?.len() >= 4, "it was not drained again");
+    // Both by the spool, and both by their sender.
+    let after = stage.reader.read(&stage.topic("events"))?.len();
+    ensure!(before + 4 <= after, "it was not drained again: {before} and then {after}");
     Ok(())
 }
 

@@ -44,15 +44,18 @@ struct Scene {
 }
 
 impl Scene {
+    /// Where `timeout` is not what a test is about, no machine is so slow that it comes into play.
     fn set(
         common: &Common,
+        timeout: &str,
         behave: impl Fn(&mut Caller<'_>) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<Self> {
         let rude = RawHandler::start(behave)?;
         let stage = common.stage_with(|settings| {
             let url = rude.url();
             settings.destinations = destination("orders", "")
-                + &destination("rude", "timeout = \"600ms\"\nconcurrency = 2").replace("HANDLER/rude", &url);
+                + &destination("rude", &format!("timeout = {timeout:?}\nconcurrency = 2"))
+                    .replace("HANDLER/rude", &url);
             settings.routes = "[[routes]]\nsource = \"*\"\nto = [\"orders\", \"rude\"]".to_owned();
             settings.retry = "tiers = [\"100ms\", \"200ms\"]\nmax_attempts = 4\njitter = 0.0".to_owned();
         })?;
@@ -110,7 +113,7 @@ impl Scene {
 }
 
 fn a_handler_that_hangs_is_given_up_in_time_and_tried_again(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "600ms", |caller| {
         caller.read()?;
         caller.hang()
     })?;
@@ -118,7 +121,7 @@ fn a_handler_that_hangs_is_given_up_in_time_and_tried_again(common: &Common) -> 
 }
 
 fn a_handler_that_breaks_connections_is_tried_again(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| match caller.number % 4 {
+    let scene = Scene::set(common, "1m", |caller| match caller.number % 4 {
         0 => caller.reset(),
         1 => {
             caller.read()?;
@@ -139,7 +142,7 @@ fn a_handler_that_breaks_connections_is_tried_again(common: &Common) -> Result<(
 }
 
 fn an_answer_whose_head_trickles_is_given_up_in_time(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "600ms", |caller| {
         caller.read()?;
         caller.trickle(b"HTTP/1.1 200 OK\r\nserver: a very long name of some server\r\n\r\n")
     })?;
@@ -147,7 +150,7 @@ fn an_answer_whose_head_trickles_is_given_up_in_time(common: &Common) -> Result<
 }
 
 fn an_answer_whose_body_trickles_counts_by_its_status(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "3s", |caller| {
         caller.read()?;
         caller.send(b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n")?;
         caller.trickle(&[b'x'; 9999])
@@ -156,7 +159,7 @@ fn an_answer_whose_body_trickles_counts_by_its_status(common: &Common) -> Result
 }
 
 fn a_body_without_end_counts_by_its_status_and_takes_no_memory(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "3s", |caller| {
         if caller.read()?.event == "one" {
             // One that says its length, of 64 MiB.
             caller.send(b"HTTP/1.1 200 OK\r\ncontent-length: 67108864\r\n\r\n")?;
@@ -171,7 +174,7 @@ fn a_body_without_end_counts_by_its_status_and_takes_no_memory(common: &Common) 
 }
 
 fn a_head_without_end_is_no_answer_and_takes_no_memory(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "1m", |caller| {
         let call = caller.read()?;
         caller.send(b"HTTP/1.1 200 OK\r\n")?;
         match call.event.as_str() {
@@ -191,7 +194,7 @@ fn stays_small(processor: &Program) -> Result<()> {
 }
 
 fn what_is_no_http_is_no_answer(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "1m", |caller| {
         match caller.read()?.event.as_str() {
             "one" => caller.send(b"SSH-2.0-OpenSSH_9.9\r\n")?,
             "two" => caller.send(b"HTTP/1.1 2000 OK\r\n\r\n")?,
@@ -204,7 +207,7 @@ fn what_is_no_http_is_no_answer(common: &Common) -> Result<()> {
 }
 
 fn an_answer_that_is_cut_off_counts_by_its_status(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "1m", |caller| {
         let call = caller.read()?;
         caller.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nonly half")?;
         if call.event == "one" { caller.reset() } else { Ok(()) }
@@ -213,7 +216,7 @@ fn an_answer_that_is_cut_off_counts_by_its_status(common: &Common) -> Result<()>
 }
 
 fn what_comes_before_an_answer_is_passed_over(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "1m", |caller| {
         match caller.read()?.event.as_str() {
             "one" => caller.send(b"HTTP/1.1 100 Continue\r\n\r\n")?,
             _ => caller.send(b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n".repeat(3))?,
@@ -229,7 +232,7 @@ fn a_redirect_is_never_followed(common: &Common) -> Result<()> {
         caller.send(OK)
     })?;
     let location = trap.url();
-    let scene = Scene::set(common, move |caller| {
+    let scene = Scene::set(common, "1m", move |caller| {
         let status = match caller.read()?.event.as_str() {
             "one" => "301 Moved Permanently",
             "two" => "302 Found",
@@ -248,9 +251,9 @@ fn a_redirect_is_never_followed(common: &Common) -> Result<()> {
 }
 
 fn a_success_that_comes_too_late_is_a_failure_and_settled_once(common: &Common) -> Result<()> {
-    let scene = Scene::set(common, |caller| {
+    let scene = Scene::set(common, "3s", |caller| {
         if caller.read()?.attempt == "0" {
-            wait::pause(Duration::from_millis(1500));
+            wait::pause(Duration::from_secs(6));
         }
         caller.send(OK)
     })?;
