@@ -13,7 +13,7 @@ use hookwell_tests::reader::Record;
 use hookwell_tests::sender::{Sender, Signed, now_in_seconds, post, post_until_accepted};
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
-use rdkafka::producer::Producer as _;
+use rdkafka::producer::{BaseProducer, Producer as _};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -487,15 +487,21 @@ fn a_topic_that_is_missing_is_told_and_a_reload_cannot_begin_to_keep(common: &Co
     Ok(())
 }
 
-fn an_open_transaction_that_hides_what_was_released_ends_the_command(common: &Common) -> Result<()> {
+/// A request waits to be released, and a stranger has a transaction open on this topic.
+fn with_a_strangers_transaction(common: &Common, topic: &str) -> Result<(Stage, BaseProducer)> {
     let stage = common.stage_with(|settings| {
         with_quarantine(settings);
         settings.partitions = 1;
     })?;
     wrongly_refused(&stage, &["one"])?;
-    let topic = stage.topic("quarantine");
     let nothing = Record { partition: 0, offset: 0, key: vec![], value: vec![], headers: vec![], at: 0 };
-    let stranger = stage.reader.open_transaction(&format!("{}-stranger", stage.prefix), &topic, &nothing)?;
+    let id = format!("{}-stranger", stage.prefix);
+    let stranger = stage.reader.open_transaction(&id, &stage.topic(topic), &nothing)?;
+    Ok((stage, stranger))
+}
+
+fn an_open_transaction_that_hides_what_was_released_ends_the_command(common: &Common) -> Result<()> {
+    let (stage, stranger) = with_a_strangers_transaction(common, "quarantine")?;
     let hidden = release(&stage, &[])?;
     ensure!(hidden.status == Some(3) && hidden.err.contains("is decided up to offset"), "{hidden:?}");
     ensure!(events(&stage)?.is_empty(), "released without knowing what was released before");
@@ -504,14 +510,8 @@ fn an_open_transaction_that_hides_what_was_released_ends_the_command(common: &Co
 }
 
 fn a_release_does_not_begin_while_something_is_undecided_on_the_events(common: &Common) -> Result<()> {
-    let stage = common.stage_with(|settings| {
-        with_quarantine(settings);
-        settings.partitions = 1;
-    })?;
-    wrongly_refused(&stage, &["one"])?;
+    let (stage, stranger) = with_a_strangers_transaction(common, "events")?;
     let topic = stage.topic("events");
-    let nothing = Record { partition: 0, offset: 0, key: vec![], value: vec![], headers: vec![], at: 0 };
-    let stranger = stage.reader.open_transaction(&format!("{}-stranger", stage.prefix), &topic, &nothing)?;
     let waited = release(&stage, &[])?;
     ensure!(waited.status == Some(3) && waited.err.contains(&format!("{topic}/0")), "{waited:?}");
     ensure!(stage.reader.read_uncommitted(&topic)?.len() == 1, "it began all the same");
