@@ -160,7 +160,7 @@ impl Content {
     /// What is signed and there more than once, so that nobody can say which one was meant.
     pub fn repeated(&self, request: &UnverifiedRequest<'_>) -> Option<Place> {
         let twice = |part: &Part| match part {
-            Part::Value(place) | Part::Optional(place) => Some(place.clone()),
+            Part::Value(place) | Part::Optional(place) => is_repeated(request, place).then(|| place.clone()),
             Part::SignedHeaders(names) => {
                 let listed = names.first().map(|list| listed(request, list)).unwrap_or_default();
                 let mut all = names.iter().cloned().chain(listed);
@@ -179,7 +179,7 @@ impl Content {
             | Part::Checksum
             | Part::Quoted => None,
         };
-        self.0.iter().filter_map(twice).find(|place| is_repeated(request, place))
+        self.0.iter().find_map(twice)
     }
 
     /// Why others may read another form than the one that is signed.
