@@ -1,7 +1,7 @@
 //! What lanes show of themselves, for metrics, health and the watchdog.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -37,6 +37,9 @@ impl LaneState {
     }
 }
 
+/// Threads of lanes that may be blocked for good before the process had better begin anew.
+const MAX_BLOCKED: usize = 4;
+
 /// Dead letters of one source, destination and reason that are still dead.
 pub(crate) type DeadCounts = BTreeMap<(ByteString, ByteString, DeadLetterReason), (usize, Timestamp)>;
 
@@ -58,6 +61,8 @@ pub(crate) struct Board {
     /// With the pulse of the host that shows it.
     lanes: Mutex<BTreeMap<i32, (Arc<Pulse>, LaneView)>>,
     hosts: Mutex<BTreeMap<usize, Arc<Pulse>>>,
+    /// Hosts that were given up, and are blocked for good.
+    blocked: AtomicUsize,
     /// The member's join state, as librdkafka tells it.
     joined: Mutex<bool>,
     member: Pulse,
@@ -119,6 +124,11 @@ impl Board {
         }
     }
 
+    /// Shows how many of the hosts that were given up are blocked for good.
+    pub(crate) fn set_blocked(&self, blocked: usize) {
+        self.blocked.store(blocked, Ordering::Relaxed);
+    }
+
     /// The hosts whose threads were not seen for longer than `patience`.
     pub(crate) fn standing_hosts(&self, now: Duration, patience: Duration) -> Vec<usize> {
         let hosts = lock(&self.hosts);
@@ -126,8 +136,12 @@ impl Board {
         standing.map(|(number, _)| *number).collect()
     }
 
-    /// A thread that was not seen for longer than `patience`.
+    /// A thread that was not seen for longer than `patience`. One that was given up is none, unless
+    /// too many were.
     pub(crate) fn stalled(&self, now: Duration, patience: Duration) -> Option<&'static str> {
+        if MAX_BLOCKED < self.blocked.load(Ordering::Relaxed) {
+            return Some("lane");
+        }
         let slowest_host = lock(&self.hosts).values().map(|pulse| pulse.age(now)).max().unwrap_or_default();
         let threads =
             [("poll", self.member.age(now)), ("follow", self.follower.age(now)), ("lane", slowest_host)];
@@ -181,5 +195,15 @@ mod tests {
         assert_eq!(shown(&board), [0, 1]);
         board.take_down(&heir, 0);
         assert_eq!(shown(&board), [1]);
+    }
+
+    #[test]
+    fn a_few_threads_that_are_blocked_for_good_are_borne_and_many_are_not() {
+        let board = Board::default();
+        let stalled = || board.stalled(Duration::from_secs(1), Duration::from_secs(1));
+        board.set_blocked(MAX_BLOCKED);
+        assert_eq!(stalled(), None);
+        board.set_blocked(MAX_BLOCKED + 1);
+        assert_eq!(stalled(), Some("lane"));
     }
 }

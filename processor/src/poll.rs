@@ -144,6 +144,7 @@ impl Member {
             self.note(report);
         }
         self.finish_revocation();
+        self.hosts.show_blocked();
         self.begin_reading();
         self.flush();
     }

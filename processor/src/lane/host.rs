@@ -38,8 +38,7 @@ const ROUND: usize = 256;
 pub(crate) struct Host {
     /// Orders for it.
     pub(crate) orders: crossbeam_channel::Sender<Order>,
-    /// Set when it is given up: what it does from then on counts for nothing.
-    pub(crate) given_up: Arc<AtomicBool>,
+    given_up: Arc<AtomicBool>,
     thread: JoinHandle<()>,
 }
 
@@ -58,6 +57,13 @@ impl Host {
         };
         let thread = spawn_thread(format!("lane-{number}"), move || running.run())?;
         Ok(Self { orders, given_up, thread })
+    }
+
+    /// Leaves it to itself: what it does from now on counts for nothing, and it ends once what blocks
+    /// it has.
+    pub(crate) fn give_up(self) -> JoinHandle<()> {
+        self.given_up.store(true, Ordering::Relaxed);
+        self.thread
     }
 
     /// Ends it, once its orders are closed, and waits for it.
@@ -112,6 +118,9 @@ impl Running {
             let setup = self.shared.setup.load_full();
             let mut gone = Vec::new();
             for (partition, lane) in &mut self.lanes {
+                if self.given_up.load(Ordering::Relaxed) {
+                    return;
+                }
                 if lane.step(&self.shared, &setup) {
                     gone.push(*partition);
                 }

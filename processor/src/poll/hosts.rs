@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use hookwell_common::lifecycle::Failure;
 
@@ -10,20 +11,21 @@ use crate::lane::host::Host;
 use crate::lane::mail::Order;
 use crate::shared::Shared;
 
-/// Hosts that may be given up before the process had better begin anew.
-const MAX_GIVEN_UP: usize = 4;
+/// A thread that was given up so long ago does not come back: what a lane asks of Kafka in one step
+/// ends well within this, answer or none.
+const FOR_GOOD: Duration = Duration::from_secs(120);
 
 /// The hosts, by number; each is started with its first order.
 pub(super) struct Hosts {
     shared: Arc<Shared>,
     hosts: HashMap<usize, Host>,
-    given_up: usize,
+    given_up: GivenUp,
 }
 
 impl Hosts {
     /// None yet.
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, hosts: HashMap::new(), given_up: 0 }
+        Self { shared, hosts: HashMap::new(), given_up: GivenUp::default() }
     }
 
     /// The number of the host of `partition`.
@@ -48,17 +50,18 @@ impl Hosts {
     }
 
     /// A host that does not answer is left to itself: its producers are fenced by whoever owns its
-    /// partitions next. A process that has left several had better begin anew.
+    /// partitions next.
     pub(super) fn give_up(&mut self, number: usize) {
         let Some(host) = self.hosts.remove(&number) else { return };
-        host.given_up.store(true, Ordering::Relaxed);
+        tracing::error!(number, "a lane's thread is blocked and is given up");
         self.shared.board.forget_host(number);
-        self.given_up += 1;
-        tracing::error!(number, given_up = self.given_up, "a lane's thread is blocked and is given up");
-        if MAX_GIVEN_UP < self.given_up {
-            let words = "too many of librdkafka's calls never came back; the process had better begin anew";
-            self.shared.downfall.cause(Failure::Kafka(words.to_owned()));
-        }
+        self.given_up.add(host.give_up(), self.shared.clock.mono());
+    }
+
+    /// Shows how many of those given up are blocked for good.
+    pub(super) fn show_blocked(&mut self) {
+        let now = self.shared.clock.mono();
+        self.shared.board.set_blocked(self.given_up.blocked_for_good(now));
     }
 
     /// Ends all of them, and waits for that.
@@ -66,5 +69,56 @@ impl Hosts {
         for (_, host) in self.hosts.drain() {
             host.join();
         }
+    }
+}
+
+/// Threads that were given up and have not ended, and since when.
+#[derive(Debug, Default)]
+struct GivenUp(Vec<(Duration, JoinHandle<()>)>);
+
+impl GivenUp {
+    fn add(&mut self, thread: JoinHandle<()>, now: Duration) {
+        self.0.push((now, thread));
+    }
+
+    fn blocked_for_good(&mut self, now: Duration) -> usize {
+        self.0.retain(|(_, thread)| !thread.is_finished());
+        self.0.iter().filter(|(since, _)| FOR_GOOD <= now.saturating_sub(*since)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hookwell_common::lifecycle::spawn_thread;
+
+    use super::*;
+
+    /// A thread that ends when what is returned beside it is dropped.
+    fn blocked() -> (crossbeam_channel::Sender<()>, JoinHandle<()>) {
+        let (sender, receiver) = crossbeam_channel::bounded(1);
+        let wait = move || {
+            receiver.recv().ok();
+        };
+        (sender, spawn_thread("blocked".to_owned(), wait).unwrap())
+    }
+
+    fn until_ended(given_up: &GivenUp) {
+        while given_up.0.iter().any(|(_, thread)| !thread.is_finished()) {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn threads_that_an_outage_blocks_count_only_if_they_do_not_come_back_in_time() {
+        let mut given_up = GivenUp::default();
+        let (ends, threads): (Vec<_>, Vec<_>) = (0..6).map(|_| blocked()).unzip();
+        for thread in threads {
+            given_up.add(thread, Duration::from_secs(10));
+        }
+        assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD - Duration::from_secs(1)), 0);
+        assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD), 6);
+        drop(ends);
+        until_ended(&given_up);
+        assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD), 0);
     }
 }

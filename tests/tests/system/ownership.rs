@@ -25,6 +25,7 @@ tests![
     readiness_tells_the_truth,
     a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_process,
     a_member_shows_nothing_of_a_lane_that_never_returned_once_another_has_its_partition,
+    a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back,
     a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_its_heir_goes_on,
 ];
 
@@ -258,6 +259,27 @@ fn a_member_shows_nothing_of_a_lane_that_never_returned_once_another_has_its_par
             Ok((active == 1.0 && others + open == 0.0).then_some(()))
         })?;
     }
+    ensure!(first.stop()?.success() && second.stop()?.success());
+    Ok(())
+}
+
+fn a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back(common: &Common) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 12;
+        settings.processor = "drain_timeout = \"1s\"".to_owned();
+    })?;
+    let ids: Vec<_> = (0..120).map(|n| format!("id-{n}")).collect();
+    let ids: Vec<_> = ids.iter().map(String::as_str).collect();
+    // As in an outage: each lane's call comes back, far later than the group can wait for it.
+    let first = stage.start_processor("transaction-produced=12*sleep(30000)")?.ready()?;
+    stage.accept(&ids)?;
+    until_transactions_are_open(&stage, 12)?;
+    let second = stage.processor()?;
+    let audit = stage.until_settled(&ids)?;
+    ensure!(audit.is_clean() && audit.done == ids.len(), "{audit}");
+    stage.until_caught_up()?;
+    let given_up = first.logged().matches("a lane's thread is blocked and is given up").count();
+    ensure!(5 < given_up, "{given_up} of 12: {}", first.logged());
     ensure!(first.stop()?.success() && second.stop()?.success());
     Ok(())
 }
