@@ -6,6 +6,7 @@ use bytestring::ByteString;
 use hookwell_common::event::Event;
 use hookwell_common::record::{DecodeError, Origin, Passage, RawRecord};
 use hookwell_common::time::Timestamp;
+use hookwell_common::topics::Topic;
 
 use crate::dead_letter::DeadLetterReason;
 use crate::lane::ledger::Offset;
@@ -20,6 +21,17 @@ pub enum Stream {
     Events,
     /// Retries of one tier.
     Retry(Tier),
+}
+
+impl Stream {
+    /// Its name.
+    pub fn topic(self, prefix: &str) -> String {
+        let topic = match self {
+            Stream::Events => Topic::Events,
+            Stream::Retry(tier) => Topic::Retry(tier.0),
+        };
+        topic.name(prefix)
+    }
 }
 
 /// Where a record lies, within a lane's partition.

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
+use hookwell_common::failpoint;
 use hookwell_common::kafka::{LoggingContext, log_client_error};
-use hookwell_common::lifecycle::Failure;
+use hookwell_common::lifecycle::{Failure, spawn_thread};
 use hookwell_common::topics::Topic;
+use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
@@ -38,10 +40,14 @@ const STATES_BATCH: usize = 4_096;
 /// What retries of one tier may weigh while they wait in a lane, in bytes. More stays on Kafka.
 const MAX_LOAD: usize = 256 * 1024;
 
+/// Between two renewals: a take-over takes its time, and many may ask for the same.
+const RENEW_AGAIN: Duration = Duration::from_secs(30);
+
 /// The follower's own.
 pub(crate) struct Follower {
     shared: Arc<Shared>,
     consumer: Arc<BaseConsumer<LoggingContext>>,
+    renewed_at: Option<Duration>,
     orders: Receiver<FollowOrder>,
     state_topic: String,
     restores: HashMap<i32, Restore>,
@@ -56,6 +62,8 @@ struct Restore {
     session: Session,
     lane: Sender<Followed>,
     batch: Vec<(i64, Vec<u8>, Vec<u8>)>,
+    /// Where to read on.
+    next: Option<i64>,
     /// What the lane had no room for yet.
     aside: Option<News>,
     at_end: bool,
@@ -66,17 +74,28 @@ struct Followings {
     session: Session,
     lane: Sender<Followed>,
     loads: Arc<Loads>,
-    feeds: BTreeMap<Tier, Feed>,
+    tiers: BTreeMap<Tier, Following>,
+}
+
+/// One of them.
+struct Following {
+    feed: Feed,
+    /// Where to read on.
+    next: Option<i64>,
 }
 
 impl Follower {
     /// A follower that follows nobody yet.
-    pub(crate) fn new(shared: Arc<Shared>, orders: Receiver<FollowOrder>) -> Self {
-        let consumer = Arc::clone(&shared.follower);
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        consumer: BaseConsumer<LoggingContext>,
+        orders: Receiver<FollowOrder>,
+    ) -> Self {
         let state_topic = Topic::State.name(&shared.settings.topic_prefix);
         Self {
             shared,
-            consumer,
+            consumer: Arc::new(consumer),
+            renewed_at: None,
             orders,
             state_topic,
             restores: HashMap::new(),
@@ -128,22 +147,24 @@ impl Follower {
             if let Some(restore) = self.restores.get_mut(&partition) {
                 let (key, value) = (message.key().unwrap_or_default(), message.payload().unwrap_or_default());
                 restore.batch.push((message.offset(), key.to_vec(), value.to_vec()));
+                restore.next = Some(message.offset() + 1);
             }
             return;
         }
         let tier = Topic::retry_tier_of(message.topic(), &self.shared.settings.topic_prefix).map(Tier);
-        let feed = self
+        let following = self
             .followed
             .get_mut(&partition)
             .zip(tier)
-            .and_then(|(followings, tier)| Some((tier, followings.feeds.get_mut(&tier)?)));
-        if let Some((tier, feed)) = feed {
-            feed.add(arrival(message, Stream::Retry(tier)));
+            .and_then(|(followings, tier)| Some((tier, followings.tiers.get_mut(&tier)?)));
+        if let Some((tier, following)) = following {
+            following.feed.add(arrival(message, Stream::Retry(tier)));
+            following.next = Some(message.offset() + 1);
         }
     }
 
     fn obey(&mut self, order: FollowOrder) {
-        let (partition, session) = order.about();
+        let Some((partition, session)) = order.about() else { return self.renew() };
         let newest = self.newest.entry(partition).or_insert(session);
         if session < *newest {
             return;
@@ -152,19 +173,63 @@ impl Follower {
         match order {
             FollowOrder::Restore { partition, session, from, lane } => {
                 self.leave(partition);
-                let restore = Restore { session, lane, batch: Vec::new(), aside: None, at_end: false };
+                let (batch, next) = (Vec::new(), from);
+                let restore = Restore { session, lane, batch, next, aside: None, at_end: false };
                 self.restores.insert(partition, restore);
                 self.assign(partition, [(self.state_topic.clone(), from)]);
             }
             FollowOrder::Follow { partition, session, starts, lane, loads } => {
                 self.leave(partition);
-                let feeds = starts.keys().map(|tier| (*tier, Feed::new(session))).collect();
-                self.followed.insert(partition, Followings { session, lane, loads, feeds });
                 let topics: Vec<_> =
                     starts.iter().map(|(tier, start)| (self.retry_topic(*tier), *start)).collect();
+                let following = |(tier, next)| (tier, Following { feed: Feed::new(session), next });
+                let tiers = starts.into_iter().map(following).collect();
+                self.followed.insert(partition, Followings { session, lane, loads, tiers });
+                let names: Vec<_> = topics.iter().map(|(topic, _)| topic.clone()).collect();
                 self.assign(partition, topics);
+                if failpoint::is_lifted("retries-are-read") {
+                    names.iter().for_each(|topic| drop(self.consumer.pause(&one(topic, partition))));
+                }
             }
             FollowOrder::Leave { partition, .. } => self.leave(partition),
+            FollowOrder::Renew => {}
+        }
+    }
+
+    /// Goes on with another consumer, each partition from where it was read to. One that stands still
+    /// somewhere cannot be talked into reading on: what it got wrong it keeps for as long as it lives.
+    fn renew(&mut self) {
+        let now = self.shared.clock.mono();
+        if self.renewed_at.is_some_and(|at| now.saturating_sub(at) < RENEW_AGAIN) {
+            return;
+        }
+        self.renewed_at = Some(now);
+        let context = LoggingContext { figures: self.consumer.context().figures.clone() };
+        let config = self.shared.clients.follower(&self.shared.settings.group_id);
+        let consumer = match BaseConsumer::from_config_and_context(&config, context) {
+            Ok(consumer) => Arc::new(consumer),
+            Err(error) => {
+                let words = format!("states and retries cannot be followed: {error}");
+                return self.shared.downfall.cause(Failure::Kafka(words));
+            }
+        };
+        let last = std::mem::replace(&mut self.consumer, consumer);
+        // Closing it may take as long as it likes.
+        if let Err(error) = spawn_thread("follower's last", move || drop(last)) {
+            tracing::warn!(%error, "the follower's last consumer is closed by the follower");
+        }
+        tracing::warn!("states and retries are read on with a new consumer");
+        for (partition, restore) in &self.restores {
+            if !restore.at_end {
+                self.assign(*partition, [(self.state_topic.clone(), restore.next)]);
+            }
+        }
+        for (partition, followings) in &self.followed {
+            let place = |(tier, following): (&Tier, &Following)| (self.retry_topic(*tier), following.next);
+            self.assign(*partition, followings.tiers.iter().map(place));
+            for (tier, _) in followings.tiers.iter().filter(|(_, following)| following.feed.is_paused()) {
+                self.consumer.pause(&one(&self.retry_topic(*tier), *partition)).ok();
+            }
         }
     }
 
@@ -191,7 +256,7 @@ impl Follower {
             list.add_partition(&self.state_topic, partition);
         }
         if let Some(followings) = self.followed.remove(&partition) {
-            for tier in followings.feeds.keys() {
+            for tier in followings.tiers.keys() {
                 list.add_partition(&self.retry_topic(*tier), partition);
             }
         }
@@ -216,8 +281,8 @@ impl Follower {
     fn flush_retries(&mut self) {
         let prefix = &self.shared.settings.topic_prefix;
         for (partition, followings) in &mut self.followed {
-            let Followings { session, lane, loads, feeds } = followings;
-            for (tier, feed) in feeds {
+            let Followings { session, lane, loads, tiers } = followings;
+            for (tier, Following { feed, next: _ }) in tiers {
                 let load = loads.of(*tier);
                 // Once paused, a tier waits until half of what waits in the lane is gone.
                 let wants = load < if feed.is_paused() { MAX_LOAD / 2 } else { MAX_LOAD };

@@ -31,6 +31,7 @@ pub mod settle;
 mod board;
 pub mod cli;
 pub mod metrics;
+mod reading;
 mod report;
 mod run;
 mod setup;

@@ -19,10 +19,12 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 
 use crate::cli::Loaded;
+use crate::delivery::Stream;
 use crate::follow::Follower;
-use crate::lane::mail::Report;
+use crate::lane::mail::{FollowOrder, Report};
 use crate::metrics::Metrics;
 use crate::poll::{Member, MemberContext};
+use crate::reading::{LOOK, PATIENCE, Reading};
 use crate::setup::{Setup, Workshop};
 use crate::shared::{Parts, Settings, Shared};
 use crate::state::Expiry;
@@ -78,7 +80,6 @@ pub(crate) fn run(
         settings: settings(&config),
         setup,
         member: consumers.member,
-        follower: consumers.follower,
         watermarks: consumers.watermarks,
         stable_watermarks: consumers.stable_watermarks,
         to_member,
@@ -88,13 +89,13 @@ pub(crate) fn run(
     }));
 
     let stopping = Arc::new(AtomicBool::new(false));
-    let status = Status::new(Arc::clone(&shared), figures, Arc::clone(&stopping));
+    let status = Status::new(Arc::clone(&shared), figures.clone(), Arc::clone(&stopping));
     let admin =
         AdminServer::start(config.processor.admin_listen, registry, Arc::new(status) as Arc<dyn Health>)?;
     react_to_signals(&shared, &stopping, workshop, load).map_err(cannot_start)?;
     tracing::info!(group = config.processor.group_id, admin = %admin.address(), destinations = config.destinations.len(), "delivering");
 
-    let follower = Follower::new(Arc::clone(&shared), orders);
+    let follower = Follower::new(Arc::clone(&shared), consumers.follower, orders);
     let follow_until = Arc::new(AtomicBool::new(false));
     let until = Arc::clone(&follow_until);
     let follow = spawn_thread("follow", move || follower.run(&until)).map_err(cannot_start)?;
@@ -107,7 +108,7 @@ pub(crate) fn run(
     })
     .map_err(cannot_start)?;
 
-    watch(&shared, &stopping, &has_ended, config.processor.drain_timeout + STOP_GRACE)?;
+    watch(&shared, &figures, &stopping, &has_ended, config.processor.drain_timeout + STOP_GRACE)?;
     follow_until.store(true, Ordering::Relaxed);
     for (name, thread) in [("poll", poll), ("follow", follow)] {
         if thread.join().is_err() {
@@ -130,12 +131,15 @@ pub(crate) fn run(
 /// Waits for the member to end; sees to it that it can.
 fn watch(
     shared: &Shared,
+    figures: &Figures,
     stopping: &AtomicBool,
     has_ended: &crossbeam_channel::Receiver<()>,
     stop_within: Duration,
 ) -> Result<(), Failure> {
     let mut stop_by: Option<Duration> = None;
-    let (mut stalled, mut standing) = (Stalled::default(), Standing::default());
+    let (mut stalled, mut standing, mut reading) =
+        (Stalled::default(), Standing::default(), Reading::default());
+    let mut looked_at = Duration::ZERO;
     loop {
         match has_ended.recv_timeout(WATCH) {
             Err(crossbeam_channel::RecvTimeoutError::Timeout) => {}
@@ -159,6 +163,29 @@ fn watch(
             for host in standing.look(shared.board.standing_hosts(now, STANDING), now, || answers(shared)) {
                 // One that is not told is told at the next look.
                 shared.to_member.try_send(Report::Blocked { host }).ok();
+            }
+            if LOOK <= now.saturating_sub(looked_at) {
+                looked_at = now;
+                mend_reading(shared, &reading.look_at(shared, &figures.all(), now));
+            }
+        }
+    }
+}
+
+/// Has what is not read on be read by somebody else.
+fn mend_reading(shared: &Shared, stuck: &[(Stream, i32)]) {
+    for (stream, partition) in stuck {
+        let topic = stream.topic(&shared.settings.topic_prefix);
+        let words = format!("{topic}[{partition}] has not been read on for {} s", PATIENCE.as_secs());
+        match stream {
+            // The group's own consumer cannot be replaced without leaving the group.
+            Stream::Events => {
+                let words = format!("{words} though Kafka answers; the process had better begin anew");
+                shared.downfall.cause(Failure::Kafka(words));
+            }
+            Stream::Retry(_) => {
+                tracing::error!("{words} though Kafka answers");
+                shared.to_follower.try_send(FollowOrder::Renew).ok();
             }
         }
     }
@@ -305,7 +332,7 @@ async fn verify_forwards(
 
 struct Consumers {
     member: Arc<BaseConsumer<MemberContext>>,
-    follower: Arc<BaseConsumer<LoggingContext>>,
+    follower: BaseConsumer<LoggingContext>,
     watermarks: BaseConsumer<LoggingContext>,
     stable_watermarks: BaseConsumer<LoggingContext>,
 }
@@ -317,7 +344,7 @@ impl Consumers {
         let follower = LoggingContext { figures: figures.clone() };
         Ok(Self {
             member: Arc::new(BaseConsumer::from_config_and_context(&clients.group_member(group_id), member)?),
-            follower: Arc::new(BaseConsumer::from_config_and_context(&clients.follower(group_id), follower)?),
+            follower: BaseConsumer::from_config_and_context(&clients.follower(group_id), follower)?,
             watermarks: BaseConsumer::from_config_and_context(
                 &clients.watermarks(Isolation::Uncommitted),
                 LoggingContext::default(),

@@ -29,8 +29,6 @@ pub(crate) struct Shared {
     pub(crate) setup: ArcSwap<Setup>,
     /// The group member, for its metadata and for committed offsets.
     pub(crate) member: Arc<BaseConsumer<MemberContext>>,
-    /// The follower's consumer.
-    pub(crate) follower: Arc<BaseConsumer<LoggingContext>>,
     /// A client that sees the true end of a partition.
     pub(crate) watermarks: BaseConsumer<LoggingContext>,
     /// A client that sees up to where a partition is decided.
@@ -125,8 +123,6 @@ pub(crate) struct Parts {
     pub(crate) setup: Setup,
     /// See [`Shared::member`].
     pub(crate) member: Arc<BaseConsumer<MemberContext>>,
-    /// See [`Shared::follower`].
-    pub(crate) follower: Arc<BaseConsumer<LoggingContext>>,
     /// See [`Shared::watermarks`].
     pub(crate) watermarks: BaseConsumer<LoggingContext>,
     /// See [`Shared::stable_watermarks`].
@@ -149,7 +145,6 @@ impl Shared {
             settings: parts.settings,
             setup: ArcSwap::from_pointee(parts.setup),
             member: parts.member,
-            follower: parts.follower,
             watermarks: parts.watermarks,
             stable_watermarks: parts.stable_watermarks,
             to_member: parts.to_member,

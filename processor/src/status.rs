@@ -8,10 +8,8 @@ use std::time::Duration;
 use hookwell_common::kafka::{Figures, Statistics};
 use hookwell_common::telemetry::{Health, Readiness};
 use hookwell_common::time::Timestamp;
-use hookwell_common::topics::Topic;
 
 use crate::board::{LaneState, LaneView};
-use crate::delivery::Stream;
 use crate::shared::Shared;
 
 /// A thread that was not seen for so long makes no progress.
@@ -76,7 +74,7 @@ impl Status {
         metrics.lag.reset();
         for (partition, lane) in lanes {
             for (stream, frontier) in &lane.gauges.frontiers {
-                let topic = self.topic(*stream);
+                let topic = stream.topic(&self.shared.settings.topic_prefix);
                 if let Some(end) =
                     clients.iter().filter_map(|client| log_end(client, &topic, *partition)).max()
                 {
@@ -93,14 +91,6 @@ impl Status {
             metrics.brokers_up.set(as_gauge(up));
             metrics.rebalances.set(client.cgrp.as_ref().map_or(0, |group| group.rebalance_cnt));
         }
-    }
-
-    fn topic(&self, stream: Stream) -> String {
-        let topic = match stream {
-            Stream::Events => Topic::Events,
-            Stream::Retry(tier) => Topic::Retry(tier.0),
-        };
-        topic.name(&self.shared.settings.topic_prefix)
     }
 }
 

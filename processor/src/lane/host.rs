@@ -434,6 +434,9 @@ impl Lane {
             self.phase = Phase::Waiting(Duration::MAX);
             return;
         }
+        if matches!(error, TakeOverError::NoProgress) {
+            shared.to_follower.send(FollowOrder::Renew).ok();
+        }
         let pause = self.next_pause();
         tracing::warn!(partition, %error, again_in_ms = pause.as_millis(), "the take-over failed");
         self.phase = Phase::Waiting(shared.clock.mono() + pause);

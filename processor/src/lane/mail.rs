@@ -163,15 +163,18 @@ pub(crate) enum FollowOrder {
         /// For which take-over; a later one is not left.
         session: Session,
     },
+    /// Read on with a consumer that is new: this one stands still somewhere.
+    Renew,
 }
 
 impl FollowOrder {
-    /// The partition and the take-over that it is about.
-    pub(crate) fn about(&self) -> (i32, Session) {
+    /// The partition and the take-over that it is about, if it is about one.
+    pub(crate) fn about(&self) -> Option<(i32, Session)> {
         match self {
             FollowOrder::Restore { partition, session, .. }
             | FollowOrder::Follow { partition, session, .. }
-            | FollowOrder::Leave { partition, session } => (*partition, *session),
+            | FollowOrder::Leave { partition, session } => Some((*partition, *session)),
+            FollowOrder::Renew => None,
         }
     }
 }

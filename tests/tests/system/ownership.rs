@@ -26,6 +26,7 @@ tests![
     a_lane_whose_call_of_librdkafka_never_returns_is_taken_over_within_its_process,
     a_member_shows_nothing_of_a_lane_that_never_returned_once_another_has_its_partition,
     a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back,
+    retries_that_librdkafka_stops_reading_are_read_on_by_a_consumer_that_is_new,
     a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_its_heir_goes_on,
 ];
 
@@ -281,6 +282,27 @@ fn a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back(common
     let given_up = first.logged().matches("a lane's thread is blocked and is given up").count();
     ensure!(5 < given_up, "{given_up} of 12: {}", first.logged());
     ensure!(first.stop()?.success() && second.stop()?.success());
+    Ok(())
+}
+
+fn retries_that_librdkafka_stops_reading_are_read_on_by_a_consumer_that_is_new(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 1;
+        settings.retry = "tiers = [\"100ms\", \"200ms\"]\nmax_attempts = 3\njitter = 0.0".to_owned();
+    })?;
+    stage.handler.answer(|call| Reply::from(if call.attempt() == "2" { 200 } else { 500 }));
+    let processor = stage.start_processor("retries-are-read=1*return")?.ready()?;
+    stage.accept(&["one"])?;
+    stage.handler.until_called(1)?;
+    let audit = stage.until_settled(&["one"])?;
+    ensure!(audit.is_clean() && audit.done == 1, "{audit}");
+    ensure!(stage.handler.count() == 3, "{:?}", stage.handler.calls());
+    ensure!(processor.logged().contains("read on with a new consumer"), "{}", processor.logged());
+    stage.accept(&["two"])?;
+    ensure!(stage.until_settled(&["one", "two"])?.is_clean());
+    ensure!(processor.stop()?.success());
     Ok(())
 }
 
