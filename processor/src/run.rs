@@ -160,7 +160,12 @@ fn watch(
             );
             shared.downfall.cause(Failure::Kafka(words));
         } else {
-            for host in standing.look(shared.board.standing_hosts(now, STANDING), now, || answers(shared)) {
+            let hosts = shared.board.standing_hosts(now, STANDING);
+            if !hosts.is_empty() {
+                // Their lanes show what was, and their consumers are not to blame.
+                reading = Reading::default();
+            }
+            for host in standing.look(hosts, now, || answers(shared)) {
                 // One that is not told is told at the next look.
                 shared.to_member.try_send(Report::Blocked { host }).ok();
             }
