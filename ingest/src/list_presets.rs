@@ -37,6 +37,8 @@ struct Line<'p> {
     covers_body: bool,
     timeout: Option<&'p str>,
     retries_for: Option<&'p str>,
+    /// What else one must know to set it up.
+    note: Option<&'p str>,
     vector: bool,
     documentation: &'p str,
 }
@@ -64,6 +66,7 @@ impl<'p> Line<'p> {
             covers_body: facts.covers_body,
             timeout: preset.timeout.as_deref(),
             retries_for: preset.retries_for.as_deref(),
+            note: preset.note.as_deref(),
             vector: preset.vector,
             documentation: &preset.documentation,
         }
@@ -141,6 +144,9 @@ fn describe(line: &Line<'_>) -> String {
         text += &format!(
             "\n# Or have its keys fetched: secrets = [{{ fetched = true, id = \"…\" }}], where the id is {id}."
         );
+    }
+    if let Some(note) = line.note {
+        text += &format!("\n# {note}");
     }
     if !line.covers_body {
         text += "\n# The body is not signed: who sees a request can send it again with another body. Use TLS only.";

@@ -79,6 +79,8 @@ pub struct Preset {
     pub timeout: Option<String>,
     /// For how long it sends again what was not answered with a 2xx.
     pub retries_for: Option<String>,
+    /// What else one must know to set it up.
+    pub note: Option<String>,
     /// Whether a published test vector passes.
     #[serde(default)]
     pub vector: bool,
@@ -105,7 +107,7 @@ fn read(text: &str) -> Result<BTreeMap<String, Preset>, toml::de::Error> {
 /// The table called `name` with what it leaves out of the one that it is `like`. Who it is, and what
 /// is proved of it, is its own.
 fn whole(tables: &Table, name: &str) -> Table {
-    const OWN: [&str; 3] = ["documentation", "otherwise", "vector"];
+    const OWN: [&str; 4] = ["documentation", "note", "otherwise", "vector"];
     let mut table = tables.get(name).and_then(|table| table.as_table()).cloned().unwrap_or_default();
     if let Some(other) = table.remove("like") {
         for (key, value) in whole(tables, other.as_str().unwrap_or_default()) {

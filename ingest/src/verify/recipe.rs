@@ -139,17 +139,27 @@ impl Recipe {
                 let found = self.pointers.look_up(&self.document(request));
                 find(request, place, &found).is_some()
             }
-            SignaturePlace::Headers(_) | SignaturePlace::Numbered(_) => {
-                let has_candidate = |text: &[u8]| {
-                    std::str::from_utf8(text).is_ok_and(|text| !self.parse.candidates(text).is_empty())
-                };
-                self.signature.headers().any(|name| request.headers.first(&name).is_some_and(has_candidate))
-            }
+            SignaturePlace::Headers(_) | SignaturePlace::Numbered(_) => self.has_candidate(request, |_| true),
         };
         let has = |(name, wanted): &(String, String)| {
             request.headers.first(name).is_some_and(|value| value.eq_ignore_ascii_case(wanted.as_bytes()))
         };
         has_signature && self.requires.iter().all(has)
+    }
+
+    /// Whether one is there in a header that is as long as it should be.
+    pub(super) fn has_whole_signature(&self, request: &UnverifiedRequest<'_>) -> bool {
+        let length = self.algorithm.signature_bytes();
+        self.has_candidate(request, |text| {
+            self.encoding.decode(text).is_some_and(|bytes| length.is_none_or(|length| bytes.len() == length))
+        })
+    }
+
+    fn has_candidate(&self, request: &UnverifiedRequest<'_>, is_one: impl Fn(&str) -> bool) -> bool {
+        self.signature.headers().any(|name| {
+            let text = request.headers.first(&name).and_then(|text| std::str::from_utf8(text).ok());
+            text.is_some_and(|text| self.parse.candidates(text).into_iter().any(&is_one))
+        })
     }
 
     /// The value of another pair of the signature header.

@@ -137,6 +137,22 @@ impl Way {
         }
     }
 
+    /// Whether a signature of this kind is there that is as long as it should be.
+    fn has_whole_signature(&self, request: &UnverifiedRequest<'_>) -> bool {
+        match self {
+            Way::Recipe(recipe) => recipe.has_whole_signature(request),
+            Way::Credential(_)
+            | Way::Twilio(_)
+            | Way::Adyen(_)
+            | Way::Jwt(_)
+            | Way::Sns(_)
+            | Way::Ebay(_)
+            | Way::Braintree(_)
+            | Way::Plivo(_)
+            | Way::Unsigned => false,
+        }
+    }
+
     fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
@@ -336,6 +352,10 @@ impl Scheme {
         if self.ways.len() == 1 {
             return 0;
         }
-        self.ways.iter().position(|way| way.is_taken_by(request)).unwrap_or(0)
+        let first = self.ways.iter().position(|way| way.is_taken_by(request)).unwrap_or(0);
+        // Ways of one header differ in how long their signatures are.
+        let header = self.ways[first].facts().header;
+        let fits = |way: &Way| way.facts().header == header && way.has_whole_signature(request);
+        self.ways.iter().skip(first).position(fits).map_or(first, |after| first + after)
     }
 }

@@ -193,6 +193,13 @@ pub struct Fault {
     /// How far it put a clock wrong, milliseconds: the skew that is allowed within its window.
     #[serde(default)]
     pub skew_ms: u64,
+    /// Whether it may have a call made, or answered, that nothing else explains.
+    #[serde(default = "yes")]
+    pub disturbs_calls: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What a reader saw while faults were under way: a line of `seen.jsonl`.

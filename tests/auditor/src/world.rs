@@ -261,9 +261,9 @@ impl<'e> World<'e> {
         found
     }
 
-    /// Whether a fault was under way between two moments, both included.
+    /// Whether a fault that calls feel was under way between two moments, both included.
     pub(crate) fn is_fault_between(&self, from: u64, to: u64) -> bool {
-        self.faults_between(from, to).next().is_some()
+        self.faults_between(from, to).any(|fault| fault.disturbs_calls)
     }
 
     /// By how much two clocks may differ between two moments, milliseconds.

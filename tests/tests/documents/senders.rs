@@ -27,6 +27,12 @@ fn page() -> String {
     for (name, preset) in preset::all() {
         writeln!(page, "{}", row(name, preset)).unwrap();
     }
+    page += "\n## What else one must know\n\n";
+    for (name, preset) in preset::all() {
+        if let Some(note) = &preset.note {
+            writeln!(page, "- `{name}`: {note}").unwrap();
+        }
+    }
     page
 }
 

@@ -96,15 +96,17 @@ fn a_challenge_is_signed_where_the_sender_wants_that() {
         asked("zoom", "POST", None, &signed_by("zoom", zoom), zoom),
         reply("application/json", &expected)
     );
-    let smartcar = br#"{"eventName":"verify","payload":{"challenge":"abc-def"}}"#;
     let expected = format!(r#"{{"challenge":"{}"}}"#, mac("abc-def", |tag| hex::encode(tag)));
-    let headers = signed_by("smartcar", smartcar);
-    assert_eq!(asked("smartcar", "POST", None, &headers, smartcar), reply("application/json", &expected));
-    // Whether this one is signed its sender does not say.
-    assert_eq!(
-        asked("smartcar", "POST", None, &Headers::new(), smartcar),
-        reply("application/json", &expected)
-    );
+    for smartcar in [
+        r#"{"eventName":"verify","payload":{"challenge":"abc-def"}}"#,
+        r#"{"eventId":"52f6","eventType":"VERIFY","data":{"challenge":"abc-def"},"meta":{"version":"4.0"}}"#,
+    ] {
+        // Whether these are signed their sender does not say.
+        for headers in [signed_by("smartcar", smartcar.as_bytes()), Headers::new()] {
+            let heard = asked("smartcar", "POST", None, &headers, smartcar.as_bytes());
+            assert_eq!(heard, reply("application/json", &expected));
+        }
+    }
     let base64 = |tag: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, tag);
     let expected = format!(r#"{{"response_token":"sha256={}"}}"#, mac("abc", base64));
     let x = asked("x", "GET", Some("crc_token=abc&nonce=def"), &Headers::new(), b"");

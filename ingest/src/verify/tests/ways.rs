@@ -140,6 +140,16 @@ fn a_hub_may_sign_with_either_hash() {
 }
 
 #[test]
+fn ways_that_share_a_header_are_told_apart_by_how_long_a_signature_is() {
+    let source = source_of("cloudinary", "s3cret");
+    for preset in ["cloudinary", "cloudinary-sha1"] {
+        let headers = draft_of(&source_of(preset, "s3cret"), Some(b"{}")).headers;
+        assert_eq!(check(&source, &headers, b"{}", NOW), Ok(0), "{preset}");
+        assert_eq!(check(&source, &headers, b"[]", NOW), Err(Rejection::SignatureMismatch), "{preset}");
+    }
+}
+
+#[test]
 fn a_form_is_signed_whatever_the_order_of_its_fields() {
     let source = source_of("twilio", "s3cret");
     let headers = draft_of(&source, Some(b"b=2&a=1&a=0")).headers;

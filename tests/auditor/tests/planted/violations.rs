@@ -335,6 +335,12 @@ pub(crate) const PLANTED: &[Planted] = &[
         |dump| dump.faults[0].recovered = None,
     ),
     (
+        "a call that succeeded is made again during a fault that calls do not feel",
+        &[ExtraCall],
+        |dump| dump.faults[0].disturbs_calls = false,
+        nothing,
+    ),
+    (
         "a call that succeeded is made again, and was itself made when the fault was over",
         &[ExtraCall],
         |dump| {

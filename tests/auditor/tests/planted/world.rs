@@ -357,7 +357,7 @@ impl Dump {
         let (begin, end) = (self.now, self.now + lasts / 2);
         let recovered = Some(self.now + lasts);
         let (kind, target) = ("kill".to_owned(), "processor".to_owned());
-        self.faults.push(Fault { kind, target, begin, end, recovered, skew_ms: 0 });
+        self.faults.push(Fault { kind, target, begin, end, recovered, skew_ms: 0, disturbs_calls: true });
         self.now += lasts;
         self
     }

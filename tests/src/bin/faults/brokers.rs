@@ -50,6 +50,15 @@ impl Brokers {
         self.set(link, Network::Fine);
     }
 
+    /// Ingest does not reach Kafka for as long as `meanwhile` takes.
+    pub(crate) fn cut_off_ingest<T>(&self, meanwhile: impl FnOnce() -> T) -> T {
+        self.set(Link::IngestToKafka, Network::Refusing);
+        self.ingest.reset();
+        let outcome = meanwhile();
+        self.set(Link::IngestToKafka, Network::Fine);
+        outcome
+    }
+
     fn set(&self, link: Link, network: Network) {
         match link {
             Link::IngestToKafka => self.ingest.set(network),

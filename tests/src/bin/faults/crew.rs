@@ -9,29 +9,40 @@ use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 use rustix::process::Signal;
 
+use crate::brokers::Brokers;
 use crate::evidence;
-use crate::schedule::{Blow, PROCESSORS, Who};
+use crate::schedule::{Blow, Fault, PROCESSORS, Who, who_passes};
 
 /// How long a program may take to come by the fail-point at which it is to die.
-const FAIL_POINT_PATIENCE: Duration = Duration::from_secs(4);
+const FAIL_POINT_PATIENCE: Duration = Duration::from_secs(8);
+
+/// How long ingest is kept from Kafka, so that it has something to spool and to drain.
+const CUT_OFF: Duration = Duration::from_secs(4);
+
+/// What a program says that ends for want of Kafka before it has begun.
+const COULD_NOT_START: &str = "could not be asked";
 
 /// One ingest, and the processors.
 #[derive(Debug)]
 pub(crate) struct Crew<'a> {
     stage: &'a Stage,
+    brokers: &'a Brokers,
     ingest: Program,
     processors: Vec<Program>,
-    /// What programs said that ended although nobody had told them to.
+    /// What programs said that could not start, for Kafka did not answer.
     pub(crate) gave_up: Vec<String>,
+    /// What programs said that ended otherwise, although nobody had told them to.
+    pub(crate) ended: Vec<String>,
 }
 
 impl<'a> Crew<'a> {
     /// Starts everybody and waits until they are ready.
-    pub(crate) fn muster(stage: &'a Stage) -> Result<Self> {
+    pub(crate) fn muster(stage: &'a Stage, brokers: &'a Brokers) -> Result<Self> {
         let ingest = stage.start_ingest("")?;
         let processors = (0..PROCESSORS).map(|_| stage.start_processor("")).collect::<Result<Vec<_>>>()?;
         let processors = processors.into_iter().map(Program::ready).collect::<Result<_>>()?;
-        Ok(Self { stage, ingest: ingest.ready()?, processors, gave_up: Vec::new() })
+        let (gave_up, ended) = (Vec::new(), Vec::new());
+        Ok(Self { stage, brokers, ingest: ingest.ready()?, processors, gave_up, ended })
     }
 
     /// Lets `time` pass; who ends by itself meanwhile is started again.
@@ -51,7 +62,12 @@ impl<'a> Crew<'a> {
         for who in everybody() {
             if let Some(status) = self.program(who).ended()? {
                 let said = last_lines(&self.program(who).logged());
-                self.gave_up.push(format!("{who:?} ended by itself with {status}:\n{said}"));
+                let words = format!("{who:?} ended by itself with {status}:\n{said}");
+                if status.code() == Some(3) && said.contains(COULD_NOT_START) {
+                    self.gave_up.push(words);
+                } else {
+                    self.ended.push(words);
+                }
                 self.start(who, "")?;
             }
         }
@@ -105,29 +121,32 @@ impl<'a> Crew<'a> {
         }
     }
 
-    /// Has the program to which `point` belongs die there, at the twentieth passage or so, and
-    /// starts it again after `lasts`.
-    pub(crate) fn die_at(&mut self, point: &str, lasts: Duration) -> Result<()> {
-        let is_of_ingest = ["ingest", "spool"].iter().any(|part| point.starts_with(part));
-        let who = if is_of_ingest { Who::Ingest } else { Who::Processor(0) };
-        let passages = if point.starts_with("restore") || point.starts_with("revoke") { 0 } else { 20 };
+    /// Has the program that comes by `point` die there, after a few passages, and starts it again
+    /// after `lasts`. Gives back what happened: one that does not come by is killed where it is.
+    pub(crate) fn die_at(&mut self, point: &'static str, lasts: Duration) -> Result<Fault> {
+        let who = who_passes(point);
+        let passages = if point.starts_with("restore") || point.starts_with("revoke") { 0 } else { 3 };
         self.end_well(who)?;
         self.start(who, &format!("{point}={passages}*off->return"))?;
+        let is_ready = || Ok(self.program(who).is_ready()?.then_some(()));
+        let until_ready = || wait::until_within(FAIL_POINT_PATIENCE, "a program to be ready", is_ready).ok();
+        let is_dead = || self.program(who).ended();
         if point.starts_with("revoke") {
             // It hands back what it has when it is told to end.
-            wait::until_within(FAIL_POINT_PATIENCE, "a program to be ready", || {
-                Ok(self.program(who).is_ready()?.then_some(()))
-            })
-            .ok();
+            until_ready();
             self.program(who).signal(Signal::TERM)?;
+        } else if point.starts_with("spool") {
+            until_ready();
+            self.brokers.cut_off_ingest(|| wait::until_within(CUT_OFF, "a death", is_dead).map(drop).ok());
         }
-        // Its end is what is waited for; one that does not pass there is killed where it is.
-        let program = self.program(who);
-        if wait::until_within(FAIL_POINT_PATIENCE, "a death", || program.ended()).is_err() {
-            program.kill()?;
+        // Its end is what is waited for.
+        if wait::until_within(FAIL_POINT_PATIENCE, "a death", is_dead).is_err() {
+            self.program(who).kill()?;
         }
+        let is_there = self.program(who).logged().contains("dying here, as the environment asked");
         wait::pause(lasts);
-        self.start(who, "")
+        self.start(who, "")?;
+        Ok(if is_there { Fault::DiesAt(point) } else { Fault::Program(who, Blow::Kill) })
     }
 
     /// One more processor works for `lasts`.

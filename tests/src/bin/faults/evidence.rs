@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use hookwell_auditor::evidence::Fault;
 use hookwell_tests::ledger::Ledger;
-use hookwell_tests::program::{Program, answer};
+use hookwell_tests::program::{Answer, Program, answer};
 use hookwell_tests::recovery;
 use hookwell_tests::sender::Sender;
 use hookwell_tests::stage::{Settings, Stage};
@@ -85,20 +85,29 @@ pub(crate) fn recoveries(stage: &Stage, ledger: &Ledger, struck: &[Struck]) -> R
     };
     let faults: Vec<_> = struck.iter().map(name).collect();
     let measured = recovery::measure(&stage.reader, &stage.topic("state"), &faults)?;
-    let note = |(struck, recovery): (&Struck, recovery::Recovery)| {
+    let told = |(struck, recovery): (&Struck, recovery::Recovery)| {
         let after = recovery.from_end.slowest;
-        let recovered = after.map(|after| struck.end + after);
-        ledger.struck(&Fault {
-            kind: struck.fault.kind().to_owned(),
-            target: struck.fault.target(),
-            begin: struck.begin,
-            end: struck.end,
-            recovered,
-            skew_ms: 0,
-        });
+        note_one(ledger, struck, after.map(|after| struck.end + after));
         Recovered { struck: *struck, after: after.map(Duration::from_millis) }
     };
-    Ok(struck.iter().zip(measured).map(note).collect())
+    Ok(struck.iter().zip(measured).map(told).collect())
+}
+
+/// Writes down faults from which nothing recovered that could be seen.
+pub(crate) fn note(ledger: &Ledger, struck: &[Struck]) {
+    struck.iter().for_each(|struck| note_one(ledger, struck, None));
+}
+
+fn note_one(ledger: &Ledger, struck: &Struck, recovered: Option<u64>) {
+    ledger.struck(&Fault {
+        kind: struck.fault.kind().to_owned(),
+        target: struck.fault.target(),
+        begin: struck.begin,
+        end: struck.end,
+        recovered,
+        skew_ms: 0,
+        disturbs_calls: struck.fault.disturbs_calls(),
+    });
 }
 
 /// What the auditor says.
@@ -130,22 +139,29 @@ impl Auditor {
 
     /// The verdict on all that has happened so far.
     pub(crate) fn judge(&mut self, ledger: &Ledger) -> Result<Verdict> {
-        ledger.flush()?;
-        self.watch.signal(Signal::TERM)?;
-        let ended = wait::until("the auditor to stop reading", || self.watch.ended())?;
-        ensure!(ended.success(), "the auditor could not read along: {}", self.watch.logged());
-        let ask = |arguments: &[&str]| {
-            answer(&self.program, &[arguments, &[&*self.home.to_string_lossy()]].concat(), &[])
-        };
-        let collected = ask(&["collect"])?;
-        ensure!(collected.status == Some(0), "the topics could not be collected: {}", collected.err);
-        let judged = ask(&["judge", "--output", "json"])?;
-        let words = ask(&["judge"])?.out;
+        self.collect(ledger)?;
+        let judged = self.ask(&["judge", "--output", "json"])?;
+        let words = self.ask(&["judge"])?.out;
         self.watch = reader(&self.program, &self.home)?;
         match judged.status {
             Some(0 | 1) => Verdict::read(&judged.out, words),
             status => bail!("the auditor ended with {status:?}: {}", judged.err),
         }
+    }
+
+    /// Ends reading along, and dumps all topics.
+    pub(crate) fn collect(&mut self, ledger: &Ledger) -> Result<()> {
+        ledger.flush()?;
+        self.watch.signal(Signal::TERM)?;
+        let ended = wait::until("the auditor to stop reading", || self.watch.ended())?;
+        ensure!(ended.success(), "the auditor could not read along: {}", self.watch.logged());
+        let collected = self.ask(&["collect"])?;
+        ensure!(collected.status == Some(0), "the topics could not be collected: {}", collected.err);
+        Ok(())
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<Answer> {
+        answer(&self.program, &[arguments, &[&*self.home.to_string_lossy()]].concat(), &[])
     }
 }
 

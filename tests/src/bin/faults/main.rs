@@ -90,10 +90,11 @@ fn run_all(arguments: &Arguments) -> Result<bool> {
     let tally = troupe.tally.lock().unwrap_or_else(PoisonError::into_inner);
     say(&format!("\n{}", tally.faults()));
     say(&format!(
-        "{} faults in {} verdicts; {} programs ended by themselves\n{}",
+        "{} faults in {} verdicts; {} programs could not start for want of Kafka, {} ended otherwise by themselves\n{}",
         tally.made(),
         tally.runs,
         tally.gave_up,
+        tally.ended,
         tally.counts()
     ));
     for seed in &tally.failed {
@@ -161,15 +162,20 @@ impl Troupe<'_> {
                 self.arguments.brokers,
                 self.again(seed)
             ));
-            self.announce(&orders[0]);
         }
-        Theatre::open(kafka, &self.programs, home)?.play(&orders, |order, report| {
+        let announce = |order: &Order| {
+            if is_alone {
+                self.announce(order);
+            }
+        };
+        Theatre::open(kafka, &self.programs, home)?.play(&orders, announce, |order, report| {
             self.tally().add(report);
             if is_alone {
                 tell(report);
             } else {
                 let words = if report.verdict.is_kept { "kept" } else { &report.verdict.words };
                 say(&format!("seed {}: {} faults: {words}", order.seed, report.recovered.len()));
+                report.ended.iter().for_each(|words| say(words));
             }
         })
     }
@@ -209,7 +215,7 @@ fn tell(report: &Report) {
         let lasted = (recovered.struck.end - recovered.struck.begin) as f64 / 1000.0;
         say(&format!("{:<36} {:<12} {lasted:5.1} s, recovered after {after}", fault.kind(), fault.target()));
     }
-    for words in &report.gave_up {
+    for words in report.gave_up.iter().chain(&report.ended) {
         say(words);
     }
     let megabytes: Vec<_> = report.resident.iter().map(|bytes| (bytes >> 20).to_string()).collect();

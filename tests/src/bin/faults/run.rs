@@ -55,8 +55,10 @@ pub(crate) struct Report {
     pub(crate) recovered: Vec<evidence::Recovered>,
     /// What the auditor says.
     pub(crate) verdict: Verdict,
-    /// What programs said that ended by themselves.
+    /// What programs said that could not start, for Kafka did not answer.
     pub(crate) gave_up: Vec<String>,
+    /// What programs said that ended otherwise by themselves: a promise is broken then, too.
+    pub(crate) ended: Vec<String>,
     /// Bytes in memory at rest: processors, then ingest.
     pub(crate) resident: Vec<u64>,
 }
@@ -70,6 +72,13 @@ pub(crate) struct Theatre {
     ledger: Arc<Ledger>,
     auditor: Auditor,
     clock: Clock,
+}
+
+impl Report {
+    /// Whether everything came out as it should.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.verdict.is_kept && self.ended.is_empty()
+    }
 }
 
 impl Theatre {
@@ -107,31 +116,54 @@ impl Theatre {
 
     /// Load under the faults of each order in turn, each with rest and verdict; ends with the first
     /// that is not kept. What was judged before is judged again with what follows.
-    pub(crate) fn play(mut self, orders: &[Order], tell: impl FnMut(&Order, &Report)) -> Result<bool> {
-        let outcome = self.play_all(orders, tell);
+    pub(crate) fn play(
+        mut self,
+        orders: &[Order],
+        announce: impl Fn(&Order),
+        tell: impl FnMut(&Order, &Report),
+    ) -> Result<bool> {
+        let outcome = self.play_all(orders, announce, tell);
         self.keep_logs()?;
         outcome
     }
 
-    fn play_all(&mut self, orders: &[Order], mut tell: impl FnMut(&Order, &Report)) -> Result<bool> {
-        let mut crew = Crew::muster(&self.stage)?;
+    fn play_all(
+        &mut self,
+        orders: &[Order],
+        announce: impl Fn(&Order),
+        mut tell: impl FnMut(&Order, &Report),
+    ) -> Result<bool> {
+        let mut crew = Crew::muster(&self.stage, &self.brokers)?;
         for order in orders {
-            let (struck, accepted) = self.load_and_break(order, &mut crew)?;
-            if let Err(error) = self.rest(&mut crew, &accepted) {
+            announce(order);
+            let mut struck = Vec::new();
+            if let Err(error) = self.load_break_and_rest(order, &mut crew, &mut struck) {
                 crew.note_metrics();
-                return Err(error);
+                let lost = keep_what_there_is(&self.ledger, &mut self.auditor, &struck);
+                return Err(error.context(format!("ended by themselves: {:?}{lost}", crew.ended)));
             }
             let recovered = evidence::recoveries(&self.stage, &self.ledger, &struck)?;
             let verdict = self.auditor.judge(&self.ledger)?;
-            let gave_up = std::mem::take(&mut crew.gave_up);
-            let report = Report { recovered, verdict, gave_up, resident: crew.resident_bytes()? };
+            let (gave_up, ended) = (std::mem::take(&mut crew.gave_up), std::mem::take(&mut crew.ended));
+            let report = Report { recovered, verdict, gave_up, ended, resident: crew.resident_bytes()? };
             tell(order, &report);
-            if !report.verdict.is_kept {
+            if !report.is_kept() {
                 return Ok(false);
             }
         }
         crew.dismiss()?;
         Ok(true)
+    }
+
+    fn load_break_and_rest(
+        &self,
+        order: &Order,
+        crew: &mut Crew<'_>,
+        struck: &mut Vec<Struck>,
+    ) -> Result<()> {
+        let (faults, accepted) = self.load_and_break(order, crew)?;
+        *struck = faults;
+        self.rest(crew, &accepted)
     }
 
     fn load_and_break(&self, order: &Order, crew: &mut Crew<'_>) -> Result<(Vec<Struck>, Accepted)> {
@@ -215,13 +247,23 @@ impl Theatre {
     }
 }
 
+/// For whoever looks for the cause: a run that does not come to rest is the one whose topics are
+/// wanted most.
+fn keep_what_there_is(ledger: &Ledger, auditor: &mut Auditor, struck: &[Struck]) -> String {
+    evidence::note(ledger, struck);
+    match auditor.collect(ledger) {
+        Ok(()) => String::new(),
+        Err(error) => format!("; topics are missing: {error:#}"),
+    }
+}
+
 /// Who makes the faults of a track.
 trait Actor {
     /// Lets time pass.
     fn wait(&mut self, time: Duration) -> Result<()>;
 
-    /// Makes one fault and mends it.
-    fn strike(&mut self, planned: &Planned) -> Result<()>;
+    /// Makes one fault and mends it. Gives back the one that was made.
+    fn strike(&mut self, planned: &Planned) -> Result<Fault>;
 }
 
 /// Strikes one fault after the other. What has not begun when the time is up is left out: a replay
@@ -238,8 +280,8 @@ fn perform(
         }
         actor.wait(planned.begin.saturating_sub(start.mono()))?;
         let begin = start.now().wall.as_millis();
-        actor.strike(planned).with_context(|| planned.to_string())?;
-        struck.push(Struck { fault: planned.fault, begin, end: start.now().wall.as_millis() });
+        let fault = actor.strike(planned).with_context(|| planned.to_string())?;
+        struck.push(Struck { fault, begin, end: start.now().wall.as_millis() });
     }
     Ok(struck)
 }
@@ -249,13 +291,13 @@ impl Actor for Crew<'_> {
         self.watch(time)
     }
 
-    fn strike(&mut self, planned: &Planned) -> Result<()> {
+    fn strike(&mut self, planned: &Planned) -> Result<Fault> {
         match planned.fault {
-            Fault::Program(who, blow) => self.blow(who, blow, planned.lasts),
-            Fault::DiesAt(point) => self.die_at(point, planned.lasts),
-            Fault::OneMore => self.one_more(planned.lasts),
-            Fault::Rolling => self.roll(),
-            Fault::Reload => self.reload(),
+            Fault::Program(who, blow) => self.blow(who, blow, planned.lasts)?,
+            Fault::DiesAt(point) => return self.die_at(point, planned.lasts),
+            Fault::OneMore => self.one_more(planned.lasts)?,
+            Fault::Rolling => self.roll()?,
+            Fault::Reload => self.reload()?,
             Fault::Link(..)
             | Fault::Broker(..)
             | Fault::TwoBrokers
@@ -265,6 +307,7 @@ impl Actor for Crew<'_> {
                 bail!("that is not a fault of programs")
             }
         }
+        Ok(planned.fault)
     }
 }
 
@@ -277,23 +320,23 @@ impl Actor for Outside<'_> {
         Ok(())
     }
 
-    fn strike(&mut self, planned: &Planned) -> Result<()> {
+    fn strike(&mut self, planned: &Planned) -> Result<Fault> {
         let Theatre { stage, brokers, temper, .. } = self.0;
         match planned.fault {
             Fault::Link(link, trouble) => brokers.trouble(link, trouble, planned.lasts),
-            Fault::Broker(role, blow) => return brokers.strike(role, blow, planned.lasts),
-            Fault::TwoBrokers => return brokers.kill(2, planned.lasts),
-            Fault::AllBrokers => return brokers.kill(3, planned.lasts),
+            Fault::Broker(role, blow) => brokers.strike(role, blow, planned.lasts)?,
+            Fault::TwoBrokers => brokers.kill(2, planned.lasts)?,
+            Fault::AllBrokers => brokers.kill(3, planned.lasts)?,
             Fault::Handler(mood) => {
                 temper.set(Some(mood));
                 wait::pause(planned.lasts);
                 temper.set(None);
             }
-            Fault::Replay(replay) => return operator::replay(stage, replay),
+            Fault::Replay(replay) => operator::replay(stage, replay)?,
             Fault::Program(..) | Fault::DiesAt(_) | Fault::OneMore | Fault::Rolling | Fault::Reload => {
                 bail!("that is a fault of programs")
             }
         }
-        Ok(())
+        Ok(planned.fault)
     }
 }

@@ -180,7 +180,9 @@ fn programs() -> Vec<Fault> {
     let everybody = (0..PROCESSORS).map(Who::Processor).chain([Who::Ingest]);
     let blows = [Blow::Kill, Blow::Kill, Blow::Freeze, Blow::Restart];
     let struck = everybody.flat_map(|who| blows.map(|blow| Fault::Program(who, blow)));
-    let points = hookwell_common::failpoint::ALL.iter().filter(|point| !point.starts_with("replay"));
+    // Commands pass those of replays and of releases.
+    let is_of_a_command = |point: &&&str| point.starts_with("replay") || point.starts_with("release");
+    let points = hookwell_common::failpoint::ALL.iter().filter(|point| !is_of_a_command(point));
     let dying = points.map(|point| Fault::DiesAt(point));
     struck.chain(dying).chain([Fault::OneMore, Fault::Rolling, Fault::Reload]).collect()
 }
@@ -264,6 +266,21 @@ impl Fault {
         }
     }
 
+    /// Whether it may have a call made that nothing else explains: ingest makes none, and who is slow
+    /// is waited for.
+    pub(crate) fn disturbs_calls(self) -> bool {
+        match self {
+            Fault::Program(who, _) => who != Who::Ingest,
+            Fault::DiesAt(point) => who_passes(point) != Who::Ingest,
+            Fault::Link(link, _) => link != Link::IngestToKafka,
+            Fault::Handler(mood) => mood != Mood::IsSlow,
+            Fault::Reload | Fault::Replay(_) => false,
+            Fault::OneMore | Fault::Rolling | Fault::Broker(..) | Fault::TwoBrokers | Fault::AllBrokers => {
+                true
+            }
+        }
+    }
+
     /// Whose, where the kind does not say it.
     pub(crate) fn target(self) -> String {
         match self {
@@ -281,6 +298,12 @@ impl Fault {
             | Fault::Replay(_) => String::new(),
         }
     }
+}
+
+/// Who comes by `point`.
+pub(crate) fn who_passes(point: &str) -> Who {
+    let is_of_ingest = point.starts_with("ingest") || point.starts_with("spool");
+    if is_of_ingest { Who::Ingest } else { Who::Processor(0) }
 }
 
 impl Trouble {

@@ -15,8 +15,10 @@ pub(crate) struct Tally {
     pub(crate) runs: usize,
     /// The seeds of those that were not kept, or that could not be judged.
     pub(crate) failed: Vec<u64>,
-    /// Programs that ended by themselves.
+    /// Programs that could not start, for Kafka did not answer.
     pub(crate) gave_up: usize,
+    /// Programs that ended otherwise by themselves.
+    pub(crate) ended: usize,
     /// What the auditor counted.
     counts: BTreeMap<String, u64>,
     /// For each kind of fault, how often it was made, and the recoveries that could be measured.
@@ -28,6 +30,7 @@ impl Tally {
     pub(crate) fn add(&mut self, report: &Report) {
         self.runs += 1;
         self.gave_up += report.gave_up.len();
+        self.ended += report.ended.len();
         for (name, count) in &report.verdict.counts {
             *self.counts.entry(name.clone()).or_default() += count;
         }
