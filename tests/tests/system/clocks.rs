@@ -22,11 +22,11 @@ tests![
 const HOUR: i64 = 3600;
 
 /// What a retry waits for, milliseconds.
-const DELAY: u64 = 2_000;
+const DELAY: u64 = 6_000;
 
 fn stage(common: &Common) -> Result<Stage> {
     let stage = common.stage_with(|settings| {
-        settings.retry = "tiers = [\"2s\"]\nmax_attempts = 3\njitter = 0.0".to_owned();
+        settings.retry = "tiers = [\"6s\"]\nmax_attempts = 3\njitter = 0.0".to_owned();
     })?;
     stage.handler.answer(|call| Reply::from(if call.attempt() == "0" { 500 } else { 200 }));
     Ok(stage)

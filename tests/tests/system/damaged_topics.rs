@@ -120,7 +120,11 @@ fn events_deleted_before_they_were_read_are_told_and_the_rest_is_delivered(commo
 }
 
 fn events_deleted_under_a_processor_that_lags_are_passed_over(common: &Common) -> Result<()> {
-    let stage = one_partition(common)?;
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 1;
+        // It stays a member, however long it is frozen.
+        settings.kafka_properties = "\"session.timeout.ms\" = 60000".to_owned();
+    })?;
     let processor = stage.processor()?;
     stage.accept(&["one"])?;
     stage.until_caught_up()?;

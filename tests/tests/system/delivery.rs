@@ -90,7 +90,10 @@ fn copies_of_an_event_are_handled_once_before_and_after_a_restart(common: &Commo
     stage.accept(&["two", "one", "two"])?;
     stage.until_caught_up()?;
     ensure!(stage.handler.count() == 2, "{:?}", stage.handler.calls());
-    ensure!(processor.metric("hookwell_processor_duplicates_total", &["source=\"github\""])? == 3.0);
+    wait::until("copies to be counted", || {
+        let copies = processor.metric("hookwell_processor_duplicates_total", &["source=\"github\""])?;
+        Ok((copies == 3.0).then_some(()))
+    })?;
     ensure!(stage.until_settled(&["one", "two"])?.is_clean());
     Ok(())
 }
@@ -244,7 +247,10 @@ fn each_destination_has_its_own_fate(common: &Common) -> Result<()> {
     let calls = stage.handler.calls();
     ensure!(calls.len() == 2 && calls[0].key() != calls[1].key(), "{calls:?}");
     let of_billing = ["destination=\"billing\"", "reason=\"exhausted\""];
-    ensure!(processor.metric("hookwell_processor_dead_letters_total", &of_billing)? == 1.0);
+    wait::until("the dead letter to be counted", || {
+        let letters = processor.metric("hookwell_processor_dead_letters_total", &of_billing)?;
+        Ok((letters == 1.0).then_some(()))
+    })?;
     Ok(())
 }
 
@@ -269,7 +275,9 @@ fn what_no_route_names_is_a_dead_letter_or_ignored_as_configured(common: &Common
 }
 
 fn a_retry_whose_destination_is_gone_is_a_dead_letter(common: &Common) -> Result<()> {
-    let stage = common.stage()?;
+    let stage = common.stage_with(|settings| {
+        settings.retry = "tiers = [\"300ms\", \"1s\"]\nmax_attempts = 1000\njitter = 0.0".to_owned();
+    })?;
     stage.handler.answer(|_| Reply::from(500));
     stage.accept(&["one"])?;
     let processor = stage.processor()?;

@@ -16,7 +16,7 @@ fn while_kafkas_disk_is_full_senders_hear_503_and_what_was_accepted_is_settled_a
 ) -> Result<()> {
     let (own, stage) = common.stage_on_own_kafka(|settings| {
         settings.partitions = 1;
-        settings.ingest = "publish_timeout = \"1s\"".to_owned();
+        settings.ingest = "publish_timeout = \"5s\"".to_owned();
     })?;
     let (ingest, processor) = (stage.ingest()?, stage.processor()?);
     own.kafka.limit_files(Some(3_000_000))?;

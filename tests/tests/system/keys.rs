@@ -12,6 +12,7 @@ use hookwell_tests::key_server::{KeyServer, Page};
 use hookwell_tests::program::Program;
 use hookwell_tests::sender::{Signed, client, now_in_seconds, post, post_until_accepted};
 use hookwell_tests::stage::Stage;
+use hookwell_tests::wait;
 use serde_json::{Value, json};
 
 use crate::{Common, tests};
@@ -302,7 +303,10 @@ fn answers_that_hang_do_not_end_lead_elsewhere_or_hold_no_key_cost_a_503_and_no_
         server.publish(&path, page);
         let before = fetches(&ingest, outcome)?;
         ensure_status(&stage, &pair.notification(name, &address)?, 503, "key_unavailable")?;
-        ensure!(fetches(&ingest, outcome)? == before + 1.0, "{name}: {}", ingest.logged());
+        wait::until("the outcome to be counted", || {
+            Ok((fetches(&ingest, outcome)? == before + 1.0).then_some(()))
+        })
+        .with_context(|| format!("{name}: {}", ingest.logged()))?;
     }
     server.publish("/api.paypal.com/v1/notifications/certs/CERT-1", Page::Body(certificate_of_2015()?));
     let over = payment("https://api.paypal.com/v1/notifications/certs/CERT-1");

@@ -41,7 +41,10 @@ fn fails_at_first_now_and_then(call: &Call) -> Reply {
 }
 
 fn loaded(common: &Common) -> Result<(Stage, Program, Load)> {
-    let stage = common.stage_with(|settings| settings.partitions = 6)?;
+    let stage = common.stage_with(|settings| {
+        settings.partitions = 6;
+        settings.ingest = "publish_timeout = \"2500ms\"".to_owned();
+    })?;
     stage.handler.answer(fails_at_first_now_and_then);
     let ingest = stage.ingest()?;
     let load = Load::start(stage.port, STEADY)?;

@@ -34,7 +34,7 @@ fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<(
     let stage = common.stage_with(|settings| settings.partitions = 1)?;
     let frozen = stage.processor()?;
     // The owner is frozen while its handler works, and thawed when another has long settled it.
-    stage.handler.answer(|_| Reply { after: Duration::from_millis(700), ..Reply::from(200) });
+    stage.handler.answer(|_| Reply { after: Duration::from_secs(5), ..Reply::from(200) });
     stage.accept(&["one"])?;
     stage.handler.until_called(1)?;
     frozen.signal(Signal::STOP)?;
@@ -52,7 +52,7 @@ fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<(
 
 fn a_frozen_owner_that_was_about_to_commit_is_fenced(common: &Common) -> Result<()> {
     let stage = common.stage_with(|settings| settings.partitions = 1)?;
-    let frozen = stage.start_processor("transaction-committing=1*sleep(1500)")?.ready()?;
+    let frozen = stage.start_processor("transaction-committing=1*sleep(10000)")?.ready()?;
     stage.accept(&["one"])?;
     until_transactions_are_open(&stage, 1)?;
     frozen.signal(Signal::STOP)?;
@@ -272,8 +272,8 @@ fn a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back(common
     let ids: Vec<_> = (0..120).map(|n| format!("id-{n}")).collect();
     let ids: Vec<_> = ids.iter().map(String::as_str).collect();
     // As in an outage: each lane's call comes back, far later than the group can wait for it.
-    let first = stage.start_processor("transaction-produced=12*sleep(30000)")?.ready()?;
     stage.accept(&ids)?;
+    let first = stage.start_processor("transaction-produced=12*sleep(100000)")?.ready()?;
     until_transactions_are_open(&stage, 12)?;
     let second = stage.processor()?;
     let audit = stage.until_settled(&ids)?;

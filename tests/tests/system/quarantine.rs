@@ -166,7 +166,7 @@ fn an_operator_whom_another_overtakes_gives_way_and_each_event_is_released_once(
     let ids: Vec<_> = (0..40).map(|number| format!("evt-{number}")).collect();
     wrongly_refused(&stage, &ids.iter().map(String::as_str).collect::<Vec<_>>())?;
     let overtaken =
-        stage.start_armed_ingest_command("release-committing=1*sleep(5000)", &["--release-quarantine"])?;
+        stage.start_armed_ingest_command("release-committing=1*sleep(10000)", &["--release-quarantine"])?;
     let topic = stage.topic("events");
     wait::until("the first to be about to commit", || {
         Ok((!stage.reader.read_uncommitted(&topic)?.is_empty()).then_some(()))
@@ -203,7 +203,7 @@ fn two_operators_at_once_release_each_event_once(common: &Common) -> Result<()> 
 
 /// A release that is frozen where it comes to `point`, with an event on its way that nobody sees yet.
 fn caught_in_a_transaction(stage: &Stage, point: &str) -> Result<Program> {
-    let slow = format!("{point}=1*sleep(5000)");
+    let slow = format!("{point}=1*sleep(10000)");
     let release = stage.start_armed_ingest_command(&slow, &["--release-quarantine"])?;
     let topic = stage.topic("events");
     wait::until("an event in an open transaction", || {

@@ -427,7 +427,8 @@ fn a_dead_letter_topic_that_is_missing_or_empty_is_told(common: &Common) -> Resu
 fn a_kafka_that_goes_away_in_the_middle_ends_the_replay_and_loses_nothing(common: &Common) -> Result<()> {
     let (own, stage) = common.stage_on_own_kafka(|settings| {
         // What is not acknowledged for so long is given up.
-        settings.kafka_properties = "\"session.timeout.ms\" = 3000\n\"message.timeout.ms\" = 3000".to_owned();
+        settings.kafka_properties =
+            "\"session.timeout.ms\" = 3000\n\"message.timeout.ms\" = 10000".to_owned();
     })?;
     let (ids, cut_off) = in_the_middle(&stage)?;
     own.kafka.kill()?;

@@ -198,16 +198,16 @@ fn stops_in_order(member: &Program) -> Result<()> {
     Ok(())
 }
 
-const BEFORE: &str = "tiers = [\"200ms\", \"500ms\", \"3s\"]\nmax_attempts = 20\njitter = 0.0";
+const BEFORE: &str = "tiers = [\"200ms\", \"500ms\", \"3s\"]\nmax_attempts = 1000\njitter = 0.0";
 
 fn members_are_replaced_one_by_one_by_a_configuration_with_fewer_tiers(common: &Common) -> Result<()> {
-    rolling_deploy(common, "tiers = [\"200ms\"]\nmax_attempts = 20\njitter = 0.0")
+    rolling_deploy(common, "tiers = [\"200ms\"]\nmax_attempts = 1000\njitter = 0.0")
 }
 
 fn members_are_replaced_one_by_one_by_a_configuration_with_more_tiers(common: &Common) -> Result<()> {
     rolling_deploy(
         common,
-        "tiers = [\"100ms\", \"200ms\", \"500ms\", \"600ms\", \"700ms\"]\nmax_attempts = 20\njitter = 0.0",
+        "tiers = [\"100ms\", \"200ms\", \"500ms\", \"600ms\", \"700ms\"]\nmax_attempts = 1000\njitter = 0.0",
     )
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ const SPOOLED: &[&str] = &["outcome=\"spooled\"", "source=\"acme\""];
 /// A source `acme` that signs as GitHub does, and whose events are kept.
 pub(crate) fn with_spool(settings: &mut Settings) {
     settings.partitions = 1;
-    settings.ingest = "publish_timeout = \"1s\"\n[ingest.spool]\npath = \"FOLDER/spool\"".to_owned();
+    settings.ingest = "publish_timeout = \"5s\"\n[ingest.spool]\npath = \"FOLDER/spool\"".to_owned();
     settings.sources = "[[sources]]\nname = \"acme\"\npreset = \"github\"\nsecrets = [{ file = \"FOLDER/github\" }]\non_enqueue_failure = \"spool\"".to_owned();
 }
 
@@ -155,13 +155,16 @@ fn killed_again_and_again_while_it_spools_it_loses_nothing_that_it_acknowledged(
     let mut accepted = Events::new();
     for kill in 0..kills() {
         let ingest = stage.ingest()?;
-        let is_over = AtomicBool::new(false);
+        let (is_over, heard_by_anybody) = (AtomicBool::new(false), AtomicUsize::new(0));
         let send = |sender: usize| {
             let mut heard = Vec::new();
             for n in 0.. {
                 let id = format!("{kill}-{sender}-{n}");
                 match post(stage.port, &event(&id)) {
-                    Ok((200, _)) => heard.push(id),
+                    Ok((200, _)) => {
+                        heard.push(id);
+                        heard_by_anybody.fetch_add(1, Ordering::Relaxed);
+                    }
                     Ok(_) | Err(_) if is_over.load(Ordering::Relaxed) => break,
                     Ok(_) | Err(_) => {}
                 }
@@ -172,7 +175,10 @@ fn killed_again_and_again_while_it_spools_it_loses_nothing_that_it_acknowledged(
             let send = &send;
             let senders: Vec<_> = (0..4).map(|sender| scope.spawn(move || send(sender))).collect();
             // Each time at another moment, from the first events on.
-            wait::pause(Duration::from_millis(60 + u64::try_from(kill * 37 % 400).unwrap_or(0)));
+            wait::until("events to be acknowledged", || {
+                Ok((2 <= heard_by_anybody.load(Ordering::Relaxed)).then_some(()))
+            })?;
+            wait::pause(Duration::from_millis(u64::try_from(kill * 37 % 400).unwrap_or(0)));
             ingest.kill()?;
             is_over.store(true, Ordering::Relaxed);
             for sender in senders {
@@ -245,6 +251,7 @@ fn a_full_spool_answers_503_and_takes_events_again_once_it_is_drained(common: &C
     own.kafka.revive()?;
     until_empty(&ingest)?;
     ensure!(post(stage.port, &large(5))?.0 == 200);
+    until_empty(&ingest)?;
     ensure!(order_on_kafka(&stage)? == ["id-0", "id-1", "id-2", "id-5"]);
     Ok(())
 }

@@ -53,7 +53,10 @@ fn a_record_that_is_not_ours_is_a_dead_letter_and_the_next_goes_on(common: &Comm
         ensure!(!letter.header("hookwell-original-offset").is_empty(), "{letter:?}");
     }
     let undecodable = ["reason=\"undecodable\""];
-    ensure!(processor.metric("hookwell_processor_dead_letters_total", &undecodable)? == 4.0);
+    wait::until("dead letters to be counted", || {
+        let letters = processor.metric("hookwell_processor_dead_letters_total", &undecodable)?;
+        Ok((letters == 4.0).then_some(()))
+    })?;
     Ok(())
 }
 
