@@ -266,5 +266,10 @@ mod tests {
         assert_eq!(id("hash"), Ok(event_id_from_body(BODY).to_string()));
         assert_eq!(id("accept"), Ok("unique".to_owned()));
         assert_eq!(id("reject"), Err(Rejection::EventIdMissing));
+        // Of a sender that gives none in the first place, too.
+        let ping = |choice: &str| format!("preset = \"dropbox\"\nevent_id_missing = {choice:?}");
+        let id = |choice| judge(&ping(choice), &[]).map(|event| event.id.to_string());
+        assert_eq!(id("hash"), Ok(event_id_from_body(BODY).to_string()));
+        assert_eq!(id("accept"), Ok("unique".to_owned()));
     }
 }

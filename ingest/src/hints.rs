@@ -9,7 +9,7 @@ use crate::rejection::Rejection;
 use crate::source::{Source, Sources};
 use crate::verify::explain::Silent;
 use crate::verify::request::UnverifiedRequest;
-use crate::verify::{verify, verify_at};
+use crate::verify::{verify, verify_at, verify_by};
 
 /// All that is found to try, given why `request` to `source` was refused.
 pub fn hints(
@@ -38,7 +38,12 @@ pub fn hints(
     let mut others: Vec<_> = all.values().filter(|other| other.name != source.name).collect();
     others.sort_by_key(|other| other.name.as_str());
     for other in others {
-        if fits(request, other) {
+        if is_genuine(verify_by(&request, source, &other.keys, &mut Silent).map(drop)) {
+            hints.push(format!(
+                "it fits with a secret of source {:?}: were two secrets mixed up?",
+                other.name.as_str()
+            ));
+        } else if fits(request, other) {
             hints.push(format!(
                 "it fits as a request to source {:?}: does the sender know the wrong URL?",
                 other.name.as_str()
@@ -177,6 +182,24 @@ mod tests {
             let told = told(&square(ours), &square(theirs), "{}", "{}");
             assert!(told.len() == 1 && told[0].contains(words), "{told:?}");
         }
+    }
+
+    #[test]
+    fn a_secret_of_a_source_with_another_scheme_is_recognised() {
+        let (ours, mut stripe) =
+            (source("preset = \"github\"", &["one"]), source("preset = \"stripe\"", &["other"]));
+        stripe.name = Name::new("stripe").unwrap();
+        let headers = signed(&source("preset = \"github\"", &["other"]), b"{}", NOW);
+        let request = UnverifiedRequest {
+            method: "POST",
+            query: None,
+            headers: &headers,
+            body: b"{}",
+            received_at: NOW,
+        };
+        let all = Sources::from([("stripe".to_owned(), stripe)]);
+        let told = hints(request, &ours, &all, Rejection::SignatureMismatch);
+        assert!(told.len() == 1 && told[0].contains("mixed up"), "{told:?}");
     }
 
     #[test]

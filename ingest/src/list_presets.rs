@@ -6,6 +6,8 @@ use hookwell_common::lifecycle::{Failure, print};
 use serde::Serialize;
 
 use crate::cli::Output;
+use crate::rejection::Rejection;
+use crate::verify::handshake::Handshake;
 use crate::verify::preset::{self, Preset};
 use crate::verify::scheme::Scheme;
 
@@ -31,8 +33,17 @@ struct Line<'p> {
     keys_from: Option<String>,
     /// What the id of such a secret is.
     keys_id: Option<&'p str>,
-    /// Whether the URL is signed, which must be configured.
+    /// Whether the URL is signed, or part of an answer, and must be configured.
     public_url: bool,
+    /// Whether it asks first whether the address is ours.
+    asks_first: bool,
+    /// Whether it then shows a word that must be configured, or wants one proved.
+    handshake_token: bool,
+    /// The statuses that it hears: of an accepted event, and of a signature that does not fit.
+    success_status: u16,
+    mismatch_status: u16,
+    /// What it reads when an event was accepted.
+    success_text: Option<&'p str>,
     /// Whether an altered body is noticed.
     covers_body: bool,
     timeout: Option<&'p str>,
@@ -46,7 +57,7 @@ struct Line<'p> {
 impl<'p> Line<'p> {
     fn of(name: &'p str, preset: &'static Preset) -> Self {
         let scheme = Scheme::of_preset(preset);
-        let facts = scheme.facts();
+        let (facts, handshakes) = (scheme.facts(), preset.handshakes());
         Self {
             name,
             sender: &preset.sender,
@@ -62,7 +73,12 @@ impl<'p> Line<'p> {
             secret_id: facts.needs_ids || preset.signs_for_all(),
             keys_from: scheme.published().map(|published| published.hosts()),
             keys_id: preset.keys.as_ref().map(|keys| keys.id.as_str()),
-            public_url: facts.covers_url,
+            public_url: scheme.may_cover_url() || handshakes.iter().any(Handshake::tells_url),
+            asks_first: !handshakes.is_empty(),
+            handshake_token: handshakes.iter().any(Handshake::needs_token),
+            success_status: preset.success_status.unwrap_or(200),
+            mismatch_status: preset.mismatch_status.unwrap_or_else(|| Rejection::SignatureMismatch.status()),
+            success_text: preset.success_text.as_deref(),
             covers_body: facts.covers_body,
             timeout: preset.timeout.as_deref(),
             retries_for: preset.retries_for.as_deref(),
@@ -120,6 +136,11 @@ fn describe(line: &Line<'_>) -> String {
     row("event id", line.event_id);
     row("event type", line.event_type.unwrap_or("none"));
     row("methods", &line.methods.join(", "));
+    let text = line.success_text.map_or(String::new(), |text| format!(" with {text:?}"));
+    row("hears", &format!("{}{text}; {} where it does not fit", line.success_status, line.mismatch_status));
+    if line.asks_first {
+        row("asks first", "whether the address is yours; it is answered");
+    }
     row("waits", line.timeout.unwrap_or("unknown"));
     row("tries for", line.retries_for.unwrap_or("unknown"));
     row("test vector", if line.vector { "yes" } else { "none published" });
@@ -132,13 +153,18 @@ fn describe(line: &Line<'_>) -> String {
     let mut text = format!("{table}\n\n[[sources]]\nname = {name:?}\npreset = {name:?}\n");
     if line.public_url {
         text += &format!(
-            "public_url = \"https://hooks.example.com/webhooks/{name}\"    # as the sender knows it: it is signed\n"
+            "public_url = \"https://hooks.example.com/webhooks/{name}\"    # as the sender knows it\n"
         );
     }
     let id = if line.secret_id { ", id = \"…\"" } else { "" };
     text += &format!("secrets = [{{ env = \"{variable}_SECRET\"{id} }}]    # {}", line.secret);
     if line.secret_id {
         text += ", and the id by which the sender knows it";
+    }
+    if line.handshake_token {
+        text += &format!(
+            "\nhandshake_token = {{ env = \"{variable}_TOKEN\" }}    # the word that you told the sender, which it shows or wants proved when it asks whether the address is yours"
+        );
     }
     if let Some(id) = line.keys_id {
         text += &format!(

@@ -393,6 +393,11 @@ struct Line {
 
 impl Line {
     fn write(&self, source: Option<&Source>, outcome: &Result<Taken, Rejection>, took: Duration) {
+        let accepted = source.map_or(200, |source| source.success_status);
+        let status_of = |rejection: Rejection| match source {
+            Some(source) => source.status_of(rejection),
+            None => rejection.status(),
+        };
         let source = source.map_or("", |source| source.name.as_str());
         let millis = f64::from(u32::try_from(took.as_micros()).unwrap_or(u32::MAX)) / 1000.0;
         let (event_id, event_type, bytes) = (&*self.event_id, &*self.event_type, self.bytes);
@@ -403,15 +408,15 @@ impl Line {
             }
             Ok(Taken::OnKafka(ack)) => tracing::info!(
                 target: "request",
-                source, status = 200, outcome = ACCEPTED, event_id, event_type, bytes,
+                source, status = accepted, outcome = ACCEPTED, event_id, event_type, bytes,
                 partition = ack.partition(), offset = ack.offset(), millis,
             ),
             Ok(Taken::InSpool(_)) => tracing::info!(
                 target: "request",
-                source, status = 200, outcome = SPOOLED, event_id, event_type, bytes, millis,
+                source, status = accepted, outcome = SPOOLED, event_id, event_type, bytes, millis,
             ),
             Err(rejection) => {
-                let (status, outcome) = rejection.contract();
+                let (status, (_, outcome)) = (status_of(*rejection), rejection.contract());
                 tracing::info!(target: "request", source, status, outcome, event_id, event_type, bytes, millis);
             }
         }

@@ -42,7 +42,6 @@ pub fn rejected(rejection: Rejection, source: Option<&Source>) -> HttpResponse {
     let status = source.map_or(usual, |source| source.status_of(rejection));
     let status_code = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut answer = HttpResponseBuilder::new(status_code);
-    answer.insert_header((CONTENT_TYPE, "application/problem+json"));
     if let Some(seconds) = rejection.retry_after_seconds() {
         answer.insert_header((RETRY_AFTER, seconds.to_string()));
     }
@@ -52,10 +51,14 @@ pub fn rejected(rejection: Rejection, source: Option<&Source>) -> HttpResponse {
     if rejection.closes_connection() {
         answer.force_close();
     }
+    if source.is_some_and(|source| source.bare_refusals) {
+        return answer.finish();
+    }
     let problem = serde_json::json!({
         "type": format!("{PROBLEM_TYPE_PREFIX}{label}"),
         "title": rejection.to_string(),
         "status": status,
     });
+    answer.insert_header((CONTENT_TYPE, "application/problem+json"));
     answer.body(problem.to_string())
 }

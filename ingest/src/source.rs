@@ -51,6 +51,8 @@ pub struct Source {
     pub success_text: Option<&'static str>,
     /// The status of a signature that does not fit, where it is not the usual one.
     pub mismatch_status: Option<u16>,
+    /// Whether the answer to what is refused has no body.
+    pub bare_refusals: bool,
     /// Where the event id lies.
     pub event_id: ValueRule,
     /// What to do with an event that has none.
@@ -108,7 +110,12 @@ impl Source {
         let public_url = resolve_url(config, scheme.as_ref(), faults);
         let event_id = config.event_id.as_ref();
         let default_id = preset.map_or("body-hash", Preset::event_id);
-        let event_id = resolve_rule(config, "event_id", event_id, Some(default_id), faults);
+        let counts_each = config.event_id_missing == EventIdMissing::Accept && default_id == "body-hash";
+        let event_id = if event_id.is_none() && counts_each {
+            Some(ValueRule::nowhere())
+        } else {
+            resolve_rule(config, "event_id", event_id, Some(default_id), faults)
+        };
         let event_type = config.event_type.as_ref();
         let default_type = preset.and_then(|preset| preset.event_type.as_deref());
         let event_type = resolve_rule(config, "event_type", event_type, default_type, faults);
@@ -131,6 +138,7 @@ impl Source {
             success_status: preset.and_then(|preset| preset.success_status).unwrap_or(200),
             success_text: preset.and_then(|preset| preset.success_text.as_deref()),
             mismatch_status: preset.and_then(|preset| preset.mismatch_status),
+            bare_refusals: preset.is_some_and(|preset| preset.bare_refusals),
             event_id: event_id?,
             event_id_missing: config.event_id_missing,
             event_type,

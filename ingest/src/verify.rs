@@ -33,7 +33,7 @@ pub(crate) mod words;
 
 use explain::{Step, Trace};
 use handshake::{Reply, Standing};
-use key::MatchedKey;
+use key::{MatchedKey, SigningKey};
 use published::PublishedKey;
 use request::UnverifiedRequest;
 
@@ -135,6 +135,16 @@ pub fn verify_at(
     trace: &mut impl Trace,
 ) -> Result<MatchedKey, Rejection> {
     source.scheme.verify(request, url, &source.keys, None, trace)
+}
+
+/// The same with other secrets, as if they were the source's.
+pub fn verify_by(
+    request: &UnverifiedRequest<'_>,
+    source: &Source,
+    keys: &[SigningKey],
+    trace: &mut impl Trace,
+) -> Result<MatchedKey, Rejection> {
+    source.scheme.verify(request, &source.signed_url(request.query), keys, None, trace)
 }
 
 #[cfg(test)]

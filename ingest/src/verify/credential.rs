@@ -7,7 +7,7 @@ use subtle::ConstantTimeEq;
 use super::draft::Draft;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
-use super::header::after;
+use super::header::{after, missing_header};
 use super::key::{Key, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
@@ -100,7 +100,13 @@ impl Credential {
         }
         let found = self.pointers.look_up(request.body);
         let Some(value) = find(request, &self.place, &found).filter(|value| !value.is_empty()) else {
-            let words = || format!("{:?} is missing or empty; does the sender know a secret?", self.place);
+            let words = || {
+                if let Place::Header(name) = &self.place {
+                    missing_header(name, request)
+                } else {
+                    format!("{:?} is missing or empty; does the sender know a secret?", self.place)
+                }
+            };
             return Err(trace.failed(step, Rejection::SignatureMissing, words));
         };
         let Ok(text) = std::str::from_utf8(&value) else {

@@ -218,6 +218,11 @@ impl Handshake {
         }
     }
 
+    /// Whether a word is needed that the user told the sender.
+    pub fn needs_token(&self) -> bool {
+        self.token.is_some() || self.tells_url()
+    }
+
     /// Whether `body` may be a challenge that was signed for a stranger, and is no event.
     pub fn may_have_signed(&self, body: &[u8]) -> bool {
         let signs = |template: &Template| template.0.iter().any(|piece| matches!(piece, Piece::Signed(..)));

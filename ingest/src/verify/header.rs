@@ -27,10 +27,15 @@ pub(super) fn header_text<'r>(
     }
 }
 
+/// What headers have in their names that prove something.
+const LIKE_A_PROOF: [&str; 8] =
+    ["signature", "hmac", "token", "-sig", "hash", "-mac", "secret", "authorization"];
+
 /// Names the header that is missing, and one that is like it.
 pub(super) fn missing_header(name: &str, request: &UnverifiedRequest<'_>) -> String {
     let others = request.headers.names();
-    let similar = others.iter().find(|other| other.contains("signature") || other.contains("hmac"));
+    let is_like = |other: &&String| LIKE_A_PROOF.iter().any(|part| other.contains(part));
+    let similar = others.iter().find(is_like);
     match similar {
         Some(other) => {
             format!("{name} is missing or empty; {other} is there: is this another sender's request?")

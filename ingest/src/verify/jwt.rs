@@ -219,19 +219,23 @@ impl Jwt {
             Err(Trace::failed(trace, Step::Timestamp, Rejection::TimestampOutsideWindow, || words))
         };
         let leeway = Duration::from_secs(self.claims.leeway);
-        if token.time("nbf").is_some_and(|begin| now < begin && leeway < now.distance(begin)) {
-            return outside(trace, "the token does not hold yet (nbf)");
+        if let Some(begin) = token.time("nbf").filter(|begin| now < *begin && leeway < now.distance(*begin)) {
+            let seconds = now.distance(begin).as_secs();
+            return outside(trace, &format!("the token does not hold for another {seconds} s (nbf)"));
         }
-        if token.time("exp").is_some_and(|end| end <= now) {
-            return outside(trace, "the token does not hold any more (exp)");
+        if let Some(end) = token.time("exp").filter(|end| *end <= now) {
+            let seconds = now.distance(end).as_secs();
+            return outside(trace, &format!("the token has not held for {seconds} s (exp)"));
         }
         if let Some(seconds) = self.claims.max_age {
             let Some(issued) = token.time("iat") else {
                 let words = || "iat is missing".to_owned();
                 return Err(trace.failed(Step::Timestamp, Rejection::TimestampMissing, words));
             };
-            if Duration::from_secs(seconds) < now.distance(issued) {
-                return outside(trace, &format!("issued more than {seconds} s ago (iat)"));
+            let age = now.distance(issued);
+            if Duration::from_secs(seconds) < age {
+                let words = format!("issued {} s ago (iat); {seconds} s are allowed", age.as_secs());
+                return outside(trace, &words);
             }
         }
         trace.passed(Step::Timestamp, || "the token holds".to_owned());

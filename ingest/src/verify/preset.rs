@@ -63,6 +63,9 @@ pub struct Preset {
     pub success_status: Option<u16>,
     /// What it wants to read then.
     pub success_text: Option<String>,
+    /// Whether it wants no body in the answer to what is refused.
+    #[serde(default)]
+    pub bare_refusals: bool,
     /// The status of a signature that does not fit, where the sender wants another than 403.
     pub mismatch_status: Option<u16>,
     /// The methods that the sender uses.

@@ -21,6 +21,10 @@ use x509_cert::time::Time;
 
 use super::signature::Encoding;
 
+/// What stands around a public key in PEM.
+const PEM_BEGINS: &str = "-----BEGIN PUBLIC KEY-----";
+const PEM_ENDS: &str = "-----END PUBLIC KEY-----";
+
 /// What the public key of Standard Webhooks begins with.
 const WHPK: &str = "whpk_";
 
@@ -106,15 +110,31 @@ impl PublicKey {
                 inner(kind, &info)
             }
             None if text.starts_with("-----") => {
-                let der = SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()).ok()?;
+                // eBay gives its keys out on one line.
+                let lines = text
+                    .replace(PEM_BEGINS, &format!("{PEM_BEGINS}\n"))
+                    .replace(PEM_ENDS, &format!("\n{PEM_ENDS}"));
+                let der = SubjectPublicKeyInfoDer::from_pem_slice(lines.as_bytes()).ok()?;
                 inner(kind, der.as_ref())
             }
+            None if text.starts_with('{') => return Self::of_json(kind, text),
             None => {
                 let raw = encoding.decode(text).filter(|bytes| bytes.len() == ED25519_PUBLIC_KEY_LEN);
                 raw.or_else(|| inner(kind, &Encoding::Base64.decode(text)?))
             }
         }?;
         Self::of_bytes(kind, bytes)
+    }
+
+    /// A key in JSON, as RFC 7517 has it.
+    fn of_json(kind: Kind, text: &str) -> Option<Self> {
+        let key: serde_json::Value = serde_json::from_str(text).ok()?;
+        let member = |name: &str| key.get(name)?.as_str();
+        match member("kty")? {
+            "RSA" => Self::of_numbers(kind, member("n")?, member("e")?),
+            "EC" if member("crv")? == "P-256" => Self::of_point(kind, member("x")?, member("y")?),
+            _ => None,
+        }
     }
 
     /// The key of a certificate in PEM, and when that holds.

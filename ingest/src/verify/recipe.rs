@@ -115,6 +115,29 @@ impl SignaturePlace {
     }
 }
 
+/// What signatures look like that are not as they should be: another encoding, or another hash.
+fn other_form(candidates: &[&str], encoding: Encoding, algorithm: Algorithm) -> Option<String> {
+    const HASHES: [(usize, &str); 4] = [(20, "SHA-1"), (32, "SHA-256"), (48, "SHA-384"), (64, "SHA-512")];
+    let wanted = algorithm.signature_bytes()?;
+    let length = |encoding: Encoding| {
+        candidates
+            .iter()
+            .filter_map(|text| encoding.decode(text))
+            .map(|bytes| bytes.len())
+            .collect::<Vec<_>>()
+    };
+    let own = length(encoding);
+    if own.contains(&wanted) {
+        return None;
+    }
+    let others = [Encoding::Hex, Encoding::Base64, Encoding::Base64Url];
+    if let Some(other) = others.into_iter().find(|other| length(*other).contains(&wanted)) {
+        return Some(format!("; as {other:?} it would be that long: is another encoding meant?"));
+    }
+    let (_, hash) = HASHES.into_iter().find(|(bytes, _)| own.contains(bytes))?;
+    Some(format!("; it is as long as one of {hash}: does the sender use another hash?"))
+}
+
 impl Recipe {
     /// What is known of it without any request.
     pub(super) fn facts(&self) -> Facts {
@@ -286,12 +309,13 @@ impl<'p> Pass<'p, '_> {
             let lengths: Vec<_> = plain.iter().map(|bytes| bytes.len().to_string()).collect();
             let wanted =
                 algorithm.signature_bytes().map_or(String::new(), |bytes| format!("; {bytes} are expected"));
-            format!(
-                "{} of {} signatures are {encoding:?}, {} bytes long{wanted}",
-                plain.len(),
-                candidates.len(),
-                lengths.join(" and ")
-            )
+            let long = match lengths.as_slice() {
+                [] => String::new(),
+                lengths => format!(", {} bytes long", lengths.join(" and ")),
+            };
+            let count = (plain.len(), candidates.len());
+            let other = other_form(&candidates, *encoding, *algorithm).unwrap_or_default();
+            format!("{} of {} signatures are {encoding:?}{long}{wanted}{other}", count.0, count.1)
         });
         Ok(Signatures { plain, ed25519 })
     }

@@ -73,7 +73,13 @@ impl ParseRule {
         match self {
             ParseRule::Whole => vec![header],
             ParseRule::Prefix(prefix) => header.strip_prefix(prefix.as_str()).into_iter().collect(),
-            ParseRule::MaybePrefix(prefix) => vec![header.strip_prefix(prefix.as_str()).unwrap_or(header)],
+            // One, or several with commas between them.
+            ParseRule::MaybePrefix(prefix) => header
+                .split(',')
+                .map(|item| item.trim())
+                .map(|item| item.strip_prefix(prefix.as_str()).unwrap_or(item))
+                .take(MAX_CANDIDATES)
+                .collect(),
             ParseRule::Tail(separator) => {
                 header.split(*separator).skip(1).map(str::trim).take(MAX_CANDIDATES).collect()
             }

@@ -44,11 +44,14 @@ impl TimestampRule {
     ) -> Result<(), Rejection> {
         let distance = now.distance(signed_at);
         let side = if signed_at <= now { "old" } else { "ahead" };
-        let words = || format!("{} s {side}; {} s are allowed", distance.as_secs(), self.tolerance.as_secs());
+        let (seconds, allowed) = (distance.as_secs(), self.tolerance.as_secs());
+        let words = || format!("{seconds} s {side}; {allowed} s are allowed");
         if distance <= self.tolerance || self.past_only && now < signed_at {
             trace.passed(Step::Timestamp, words);
             return Ok(());
         }
+        let beyond = (distance - self.tolerance).as_secs();
+        let words = || format!("{}, and this is {beyond} s beyond", words());
         Err(trace.failed(Step::Timestamp, Rejection::TimestampOutsideWindow, words))
     }
 }

@@ -50,6 +50,11 @@ impl ValueRule {
         alternatives.map(|alternatives| Self { alternatives })
     }
 
+    /// One that never finds anything.
+    pub fn nowhere() -> Self {
+        Self { alternatives: Vec::new() }
+    }
+
     /// Every place that the rule looks at.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.alternatives.iter().flatten()

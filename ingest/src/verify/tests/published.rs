@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::verify::key::Key;
 use crate::verify::published::{Document, Pattern, asked_at, is_stand_in};
+use crate::verify::signature::Encoding;
 use crate::verify::verify_with;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_765_000_000);
@@ -219,6 +220,13 @@ fn a_set_of_keys_is_read_as_rfc_7517_writes_it() {
     let bytes = |text| base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap();
     for (key, signature) in [(&rsa, BY_RSA), (&ec, BY_EC)] {
         assert!(key.signed(b"a.b", &[bytes(signature)]) && !key.signed(b"a.c", &[bytes(signature)]));
+    }
+    // A single one may be a secret, as Plaid gives it.
+    let json = format!(r#"{{"kty":"EC","crv":"P-256","kid":"k","x":{X:?},"y":{Y:?}}}"#);
+    let read = PublicKey::read(Kind::EcdsaP256Fixed, Encoding::Base64, json.as_bytes()).unwrap();
+    assert!(read.signed(b"a.b", &[bytes(BY_EC)]));
+    for broken in [json.replace("EC", "oct"), json.replace("P-256", "P-384"), "{".to_owned()] {
+        assert!(PublicKey::read(Kind::EcdsaP256Fixed, Encoding::Base64, broken.as_bytes()).is_none());
     }
     assert!(PublicKey::of_numbers(Kind::EcdsaP256Fixed, N, "AQAB").is_none());
     assert!(PublicKey::of_point(Kind::RsaSha256, X, Y).is_none());

@@ -150,6 +150,38 @@ fn ways_that_share_a_header_are_told_apart_by_how_long_a_signature_is() {
 }
 
 #[test]
+fn it_is_told_what_a_signature_looks_like_that_is_not_as_it_should_be() {
+    let told = |name: &str, value: &str| {
+        let (source, headers) = (source_of("github", "s3cret"), vec![header(name, value)]);
+        let request = UnverifiedRequest {
+            method: "POST",
+            query: None,
+            headers: &headers,
+            body: b"{}",
+            received_at: NOW,
+        };
+        let mut trace = Explanation::default();
+        verify(request, &source, &mut trace).unwrap_err();
+        trace.0.iter().map(|finding| finding.detail.as_str()).collect::<Vec<_>>().join("; ")
+    };
+    let name = "x-hub-signature-256";
+    for (name, value, words) in [
+        (
+            name,
+            format!("sha256={}", base64::engine::general_purpose::STANDARD.encode([7; 32])),
+            "as Base64 it would be that long",
+        ),
+        (name, format!("sha256={}", "ab".repeat(20)), "one of SHA-1"),
+        (name, format!("sha256={}", "ab".repeat(31)), "31 bytes long; 32 are expected"),
+        ("x-hub-signature", "sha1=ab".to_owned(), "x-hub-signature is there"),
+        ("x-gitlab-token", "abc".to_owned(), "x-gitlab-token is there"),
+    ] {
+        let told = told(name, &value);
+        assert!(told.contains(words), "{words}: {told}");
+    }
+}
+
+#[test]
 fn a_form_is_signed_whatever_the_order_of_its_fields() {
     let source = source_of("twilio", "s3cret");
     let headers = draft_of(&source, Some(b"b=2&a=1&a=0")).headers;
