@@ -5,7 +5,7 @@ use std::fmt;
 
 use anyhow::Result;
 use hookwell_auditor::collect::look;
-use hookwell_auditor::evidence::{Route, Run};
+use hookwell_auditor::evidence::{Call, Fault, Route, Run};
 use hookwell_auditor::judge;
 use hookwell_auditor::names::{DeliveryKey, EventKey};
 use hookwell_auditor::record::{Content, Role};
@@ -110,6 +110,16 @@ pub fn run(reader: &Reader, prefix: &str, group: &str, destinations: &[&str]) ->
             sometimes: false,
         }],
     }
+}
+
+/// What is found on the topics of `run` at rest, given what the handler was asked and what was broken.
+pub fn with_ledgers(run: Run, calls: Vec<Call>, faults: Vec<Fault>) -> Result<Vec<String>> {
+    let mut evidence = look(run)?;
+    evidence.calls = Some(calls);
+    evidence.faults = faults;
+    let verdict = judge(&evidence);
+    let found = verdict.violations().filter(|violation| violation.check != AT_REST);
+    Ok(found.take(5).map(|violation| violation.to_string()).collect())
 }
 
 /// What the state topic says of each delivery.

@@ -24,6 +24,9 @@ use hookwell_tests::stage::Binaries;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
+/// Rows at a time; each may want a way of its own to the one node.
+const THREADS: usize = 6;
+
 /// What all rows share.
 #[derive(Debug)]
 pub(crate) struct Common {
@@ -112,14 +115,14 @@ fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     // Each row waits most of the time, some of them for each other; what they wait for runs on two
     // cores or more.
-    arguments.test_threads = arguments.test_threads.or(Some(6));
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
     let common = Arc::new(Common {
         binaries: Binaries {
             ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
             processor: PathBuf::from(env!("CARGO_BIN_EXE_processor-under-test")),
         },
         cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
-        node: Lazy::new(Shape { nodes: 1, doors: 4 })?,
+        node: Lazy::new(Shape { nodes: 1, doors: THREADS })?,
         turn: Mutex::new(()),
         own_kafka: Mutex::new(()),
     });

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use hookwell_auditor::evidence::{self, Destination, Kind, Run};
 use hookwell_common::lifecycle::Clock;
+use hookwell_tests::audit;
 use hookwell_tests::handler::{Call, Reply};
 use hookwell_tests::kafka::{Kafka, project};
+use hookwell_tests::ledger;
 use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::program::Program;
-use hookwell_tests::recovery::{self, Fault};
+use hookwell_tests::recovery::{self, Fault, Recovery};
 use hookwell_tests::sender::{Signed, client};
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
@@ -33,6 +36,10 @@ pub(crate) const TOPICS: [&str; 5] = ["events", "state", "dlq", "retry.1", "retr
 
 /// What the load is unless a row wants another.
 pub(crate) const PLAN: Plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
+
+/// The delays of the retry tiers, in milliseconds, and the calls at most.
+const TIERS: [u64; 2] = [300, 1_000];
+const MAX_ATTEMPTS: u16 = 100;
 
 /// No fault begins before so many events were accepted, nor does a row end earlier after it.
 pub(crate) const SOME: usize = 60;
@@ -150,7 +157,38 @@ impl Drill {
             ensure!(program.stop()?.success(), "a program did not end well: {}", program.logged());
         }
         let recoveries = recovery::measure(&stage.reader, &stage.topic("state"), faults)?;
-        recovery::keep(faults, &recoveries)
+        recovery::keep(faults, &recoveries)?;
+        self.judge_calls(&recoveries)
+    }
+
+    /// The auditor's judgement once more, with what the handler was asked and what was broken.
+    fn judge_calls(&self, recoveries: &[Recovery]) -> Result<()> {
+        let told = |(fault, recovery): (&Fault, &Recovery)| evidence::Fault {
+            kind: fault.what.clone(),
+            target: String::new(),
+            begin: fault.began,
+            end: fault.ended,
+            recovered: recovery.from_end.slowest.map(|after| fault.ended + after),
+            skew_ms: 0,
+            disturbs_calls: true,
+        };
+        let faults = self.faults.iter().zip(recoveries).map(told).collect();
+        let run = Run {
+            tiers: TIERS.to_vec(),
+            skew_ms: 50,
+            destinations: vec![Destination {
+                name: "orders".into(),
+                kind: Kind::Http,
+                topic: None,
+                max_attempts: MAX_ATTEMPTS,
+            }],
+            ..audit::run(&self.stage.reader, &self.stage.prefix, &self.stage.prefix, &["orders"])
+        };
+        let calls = self.stage.handler.calls();
+        ensure!(calls.len() >= SOME, "{} calls", calls.len());
+        let found = audit::with_ledgers(run, calls.iter().map(ledger::call).collect(), faults)?;
+        ensure!(found.is_empty(), "{found:?}");
+        Ok(())
     }
 
     /// For whoever looks for the cause.
@@ -181,7 +219,10 @@ pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings {
         ingest: "publish_timeout = \"1s\"".to_owned(),
         // A handler that cannot be reached for a while must not cost an event its last attempt.
-        retry: "tiers = [\"300ms\", \"1s\"]\nmax_attempts = 100\njitter = 0.0".to_owned(),
+        retry: format!(
+            "tiers = [\"{}ms\", \"{}ms\"]\nmax_attempts = {MAX_ATTEMPTS}\njitter = 0.0",
+            TIERS[0], TIERS[1]
+        ),
         ..Settings::default()
     };
     change(&mut settings);

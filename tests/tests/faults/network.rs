@@ -35,6 +35,9 @@ const LOSSY: Network = Network::Lossy { per_mille: 10, seed: 6 };
 /// (15 s): what was under way has been given up by everybody when the network is mended.
 const LONG: Duration = Duration::from_secs(18);
 
+/// What was on its way when the network failed has come to Kafka.
+const SOON: Duration = Duration::from_secs(3);
+
 fn ingest_in_a_black_hole_refuses_and_loses_nothing(common: &Common) -> Result<()> {
     ingest_refuses(common, "ingest and Kafka: black hole", Network::BlackHole)
 }
@@ -46,7 +49,15 @@ fn ingest_whose_requests_do_not_arrive_refuses_and_loses_nothing(common: &Common
 fn ingest_that_hears_no_answer_refuses_what_kafka_has_and_nothing_is_handled_twice(
     common: &Common,
 ) -> Result<()> {
-    ingest_refuses(common, "ingest and Kafka: answers stay away", Network::AnswersStay)
+    with_ingest_on_a_detour(common, "ingest and Kafka: answers stay away", |drill, detour| {
+        detour.set(Network::AnswersStay);
+        drill.until_refused(&Sender::Shopify.event("refused"))?;
+        let events = drill.stage.topic("events");
+        wait::until("Kafka to have what was refused", || {
+            let there = drill.stage.reader.read(&events)?;
+            Ok(there.iter().any(|record| record.key == b"shopify:refused").then_some(()))
+        })
+    })
 }
 
 fn ingest_far_from_kafka_goes_on(common: &Common) -> Result<()> {
@@ -152,9 +163,14 @@ fn processors_whose_connections_are_reset_go_on(common: &Common) -> Result<()> {
 }
 
 fn processors_are_cut_off(common: &Common, what: &str, network: Network) -> Result<()> {
-    with_processors_on_a_detour(common, what, |_, detour| {
+    with_processors_on_a_detour(common, what, |drill, detour| {
         detour.set(network);
+        wait::pause(SOON);
+        let states = drill.stage.topic("state");
+        let settled = drill.stage.reader.read(&states)?.len();
         wait::pause(LONG);
+        let later = drill.stage.reader.read(&states)?.len();
+        ensure!(settled == later, "{} states were committed meanwhile", later - settled);
         Ok(())
     })
 }

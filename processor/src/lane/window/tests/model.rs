@@ -8,7 +8,8 @@
 //! which processes die, freeze and wake up, requests are not answered, senders send twice, and
 //! operators replay (here). What must hold is asked of every state ([`judge`]).
 //!
-//! Each [`Guard`] can be lifted; [`guards`] tells that the model misses each of them.
+//! Each [`Guard`] can be lifted; [`guards`] tells that the model misses
+//! each of them, but for three that it says.
 
 mod guards;
 mod judge;
