@@ -36,6 +36,9 @@ pub const ALL: &[&str] = &[
 /// for those that stand in one line of the shell.
 pub const GUARDS: &[&str] = &["restore-to-the-true-end", "retries-are-read"];
 
+/// Whether this is a build for tests, which tells more of itself than others need to know.
+pub const IS_FOR_TESTS: bool = cfg!(all(feature = "failpoints", debug_assertions));
+
 /// Whether the environment has `guard` lifted; never in a release build.
 #[inline]
 pub fn is_lifted(guard: &'static str) -> bool {

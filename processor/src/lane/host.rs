@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Select};
+use hookwell_common::failpoint;
 use hookwell_common::lifecycle::{Failure, spawn_thread};
 
 use super::active::{Active, LaneError};
@@ -312,12 +313,14 @@ impl Lane {
         let (partition, epoch) = self.names();
         let ids = restored.window.table().len();
         let millis = restored.took.as_secs_f64() * 1000.0;
+        let digest = failpoint::IS_FOR_TESTS.then(|| format!("{:016x}", restored.window.table().digest()));
         tracing::info!(
             partition,
             epoch = epoch.0,
             ids,
             start = restored.start,
             millis,
+            digest,
             "restored and at work"
         );
         shared.metrics.restore_seconds.observe(restored.took.as_secs_f64());

@@ -135,3 +135,23 @@ fn an_id_takes_no_more_than_48_bytes_however_many_there_are() {
         assert!(per_id <= 48, "{per_id} bytes an id at {count}");
     }
 }
+
+#[test]
+fn a_digest_tells_states_apart_and_not_the_order_in_which_they_came() {
+    let of = |states: &[(u32, Status)]| {
+        let mut table = StateTable::new(EXPIRY);
+        states.iter().for_each(|(number, status)| table.put(key(*number), state(*status, at(0))));
+        table.digest()
+    };
+    let retrying = |next_attempt| Status::Retrying { next_attempt };
+    let whole = of(&[(1, Status::Done), (2, retrying(1))]);
+    assert_eq!(whole, of(&[(2, Status::Dead), (2, retrying(1)), (1, Status::Done)]));
+    for other in [
+        of(&[(1, Status::Done)]),
+        of(&[(1, Status::Done), (3, retrying(1))]),
+        of(&[(1, Status::Done), (2, retrying(2))]),
+        of(&[(1, Status::Dead), (2, retrying(1))]),
+    ] {
+        assert_ne!(whole, other);
+    }
+}

@@ -223,6 +223,9 @@ pub struct Seen {
 pub struct Rest {
     /// The sum of `hookwell_processor_state_ids`.
     pub state_ids: u64,
+    /// What they logged as the digest of each partition when they had restored it, summed up.
+    #[serde(default)]
+    pub state_digest: Option<u64>,
 }
 
 /// Where a partition begins and ends: an entry of `offsets.json`.

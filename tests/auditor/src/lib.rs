@@ -35,8 +35,10 @@
 //!   A fault's window goes from `begin` to the later of `end` and `recovered`, and `grace_ms`. Within
 //!   it a call may be repeated, an attempt may miss in the handlers' ledger, and clocks may differ by
 //!   `skew_ms` more.
-//! - `rest.json`, may be missing: `{"state_ids"}`, the sum of `hookwell_processor_state_ids` over
-//!   processors that were started anew.
+//! - `rest.json`, may be missing: `{"state_ids", "state_digest"?}`, the sum of
+//!   `hookwell_processor_state_ids` over processors that were started anew, and that of the digests
+//!   that they log: for each id the first eight bytes of the BLAKE3 hash of its key, status,
+//!   generation and next attempt as its state record has them, in wrapping addition.
 //!
 //! Written by this program:
 //!

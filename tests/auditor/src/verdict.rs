@@ -172,6 +172,8 @@ breaches! {
         Lag = "lag",
         /// Processors remember another number of ids than the topic holds.
         OtherIds = "another number of ids",
+        /// A restored state is not that of the topic.
+        OtherStates = "other states",
     }
     6 {
         /// A record below the committed offset that left no state.

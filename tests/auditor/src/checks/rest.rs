@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use crate::evidence::DAY;
-use crate::names::Name;
+use crate::names::{DeliveryKey, Name};
 use crate::record::Role;
 use crate::state::{State, Status};
 use crate::verdict::{Breach, Report, Violation};
@@ -47,6 +47,21 @@ fn lag(world: &World<'_>, report: &mut Report) {
     }
 }
 
+/// What one state adds to the digest of all.
+fn digest(key: &DeliveryKey, state: &State) -> u64 {
+    let (status, next_attempt) = match state.status {
+        Status::Retrying(attempt) => (1, attempt),
+        Status::Done => (2, 0),
+        Status::Dead => (3, 0),
+    };
+    let mut text = key.0.to_vec();
+    text.push(status);
+    text.extend(state.generation.to_be_bytes());
+    text.extend(next_attempt.to_be_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *blake3::hash(&text).as_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
 fn restored(world: &World<'_>, report: &mut Report) {
     let now = world.records().map(|(_, _, record)| record.at).max().unwrap_or(0);
     let window = world.evidence.run.dedupe_window_ms;
@@ -57,10 +72,15 @@ fn restored(world: &World<'_>, report: &mut Report) {
         };
         now < state.updated.saturating_add(kept_for)
     };
-    let keys = world.states.groups().filter_map(|(key, _)| world.state(&key));
-    let held = keys.filter(|state| is_kept(state)).count() as u64;
+    let keys = world.states.groups().filter_map(|(key, _)| Some((key, world.state(&key)?)));
+    let kept = keys.filter(|(_, state)| is_kept(state));
+    let add = |(count, sum): (u64, u64), (key, state)| (count + 1, sum.wrapping_add(digest(&key, state)));
+    let (held, digest) = kept.fold((0, 0), add);
     report.count("ids on the state topic", held);
     if let Some(rest) = &world.evidence.rest {
+        report.expect(rest.state_digest.is_none_or(|told| told == digest), || {
+            Violation::new(Breach::OtherStates, "the states that the topic holds, each as it is there")
+        });
         report.expect(rest.state_ids == held, || {
             let expected = format!("{held} ids, as the state topic holds, not {}", rest.state_ids);
             Violation::new(Breach::OtherIds, expected)

@@ -458,6 +458,10 @@ pub(crate) const PLANTED: &[Planted] = &[
         ends.committed = ends.committed.map(|committed| committed - 1);
     }),
     ("the group has committed nothing", &[Lag], nothing, |dump| ends(dump, "p.events").committed = None),
+    ("processors remember one id in another state", &[OtherStates], nothing, |dump| {
+        let digest = dump.rest.as_mut().unwrap().state_digest.as_mut().unwrap();
+        *digest = digest.wrapping_add(1);
+    }),
     ("processors remember fewer ids than the topic", &[OtherIds], nothing, |dump| {
         dump.rest.as_mut().unwrap().state_ids -= 1
     }),

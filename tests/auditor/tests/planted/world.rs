@@ -397,7 +397,17 @@ impl Dump {
             }));
         }
         let ids: BTreeSet<_> = self.topics["p.state"].iter().filter_map(state_key).collect();
-        self.rest = Some(Rest { state_ids: ids.len() as u64 });
+        // Status, generation and next attempt of each, as the newest value has them.
+        let newest: BTreeMap<_, _> = self.topics["p.state"]
+            .iter()
+            .filter_map(|line| Some((state_key(line)?, hex::decode(line.value.as_ref()?).unwrap())))
+            .collect();
+        let one = |(key, value): (&DeliveryKey, &Vec<u8>)| {
+            let hash = blake3::hash(&[&key.0, &value[1..6]].concat());
+            u64::from_be_bytes(hash.as_bytes()[..8].try_into().unwrap())
+        };
+        let digest = newest.iter().map(one).fold(0, u64::wrapping_add);
+        self.rest = Some(Rest { state_ids: ids.len() as u64, state_digest: Some(digest) });
         self
     }
 

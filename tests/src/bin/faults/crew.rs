@@ -1,9 +1,10 @@
 //! The programs of a run: struck, and started again as a supervisor would.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::program::Program;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
@@ -240,6 +241,24 @@ impl<'a> Crew<'a> {
             self.start(who, "")?;
         }
         self.until_ready()
+    }
+
+    /// The sum of the digests of all partitions, as whoever restored each of them last has logged it.
+    pub(crate) fn restored(&self) -> Result<u64> {
+        let mut digests = BTreeMap::new();
+        for log in self.processors.iter().map(Program::logged) {
+            for line in log.lines().filter(|line| line.contains("restored and at work")) {
+                let field = |name: &str| {
+                    let (_, rest) = line.split_once(&format!(" {name}="))?;
+                    rest.split(' ').next().map(|value| value.trim_matches('"').to_owned())
+                };
+                let (partition, digest) =
+                    field("partition").zip(field("digest")).context("no digest is logged")?;
+                digests.insert(partition, u64::from_str_radix(&digest, 16)?);
+            }
+        }
+        ensure!(digests.len() == usize::try_from(evidence::PARTITIONS)?, "restored: {digests:?}");
+        Ok(digests.into_values().fold(0, u64::wrapping_add))
     }
 
     /// The bytes that each has in memory: ingest, then the processors.

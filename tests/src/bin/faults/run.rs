@@ -200,7 +200,7 @@ impl Theatre {
         self.until_settled(crew)?;
         crew.replace_processors()?;
         let ids = wait::until("every partition to be restored", || crew.sums(["state_ids"]))?[0];
-        evidence::write_rest(self.ledger.folder(), ids)?;
+        evidence::write_rest(self.ledger.folder(), ids, crew.restored()?)?;
         self.send_copies(accepted)?;
         self.until_settled(crew)
     }
