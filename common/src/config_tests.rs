@@ -31,7 +31,7 @@ events = "3d"
 [kafka.properties]
 "security.protocol" = "SASL_SSL"
 "sasl.password" = { env = "SASL_PASSWORD" }
-"statistics.interval.ms" = 2000
+"socket.timeout.ms" = 2000
 
 [ingest]
 listen = "127.0.0.1:8081"
@@ -88,7 +88,7 @@ fn everything_that_is_written_is_read() {
     let config = parse(EVERYTHING).unwrap();
     assert_eq!(config.kafka.partitions, 24);
     assert_eq!(config.kafka.retention.events, Duration::from_secs(3 * 86_400));
-    assert_eq!(config.kafka.properties["statistics.interval.ms"], Property::Plain("2000".into()));
+    assert_eq!(config.kafka.properties["socket.timeout.ms"], Property::Plain("2000".into()));
     assert_eq!(config.ingest.trusted_proxies.len(), 2);
     assert_eq!(config.retry.limits.jitter, 1.0);
     assert_eq!(config.sources[0].secrets[1].id.as_deref(), Some("k2"));

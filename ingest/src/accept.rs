@@ -78,7 +78,15 @@ fn event_id<'v>(
 ) -> Result<ByteString, Rejection> {
     let source = verified.source();
     refuse_repeated(verified, &source.event_id, Step::EventId, trace)?;
-    let given = source.event_id.alternatives().find_map(|places| match places {
+    // Where the sender signs a header with its id, none that it does not sign may speak in its place.
+    let is_signed =
+        |places: &&[Place]| places.iter().all(|place| source.scheme.signs(verified.request(), place));
+    let mut alternatives = source.event_id.alternatives();
+    let has_signed =
+        1 < source.event_id.alternatives().count() && alternatives.any(|places| is_signed(&places));
+    let is_of_headers = |places: &[Place]| places.iter().any(|place| matches!(place, Place::Header(_)));
+    let may_speak = |places: &&[Place]| !has_signed || is_signed(places) || !is_of_headers(places);
+    let given = source.event_id.alternatives().filter(may_speak).find_map(|places| match places {
         [Place::BodyHash] => Some(event_id_from_body(body)),
         places => join(places, &look).and_then(|raw| event_id_from_sender(&raw)),
     });
@@ -257,6 +265,35 @@ mod tests {
         let twice = judge("preset = \"github\"", &more).unwrap();
         assert_eq!(twice.content_type, None);
         assert_ne!(twice.traceparent.as_deref(), Some(trace));
+    }
+
+    #[test]
+    fn an_id_that_is_not_signed_does_not_speak_where_one_is() {
+        let of = |preset: &str| {
+            source(&format!("preset = {preset:?}"), &["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"])
+        };
+        // Svix may sign as Standard Webhooks does, and the header of the other way is then anybody's.
+        for (signs_as, others) in [("svix", "webhook-id"), ("standard-webhooks", "svix-id")] {
+            let genuine = signed(&of(signs_as), BODY, NOW);
+            let id = |more: &[(&str, &str)]| {
+                let mut headers = genuine.clone();
+                headers.extend(more.iter().map(|(name, value)| header(name, value)));
+                let received_at = NOW;
+                let request = UnverifiedRequest {
+                    method: "POST",
+                    query: None,
+                    headers: &headers,
+                    body: BODY,
+                    received_at,
+                };
+                let source = of("svix");
+                let verified = verify(request, &source, &mut Silent).unwrap();
+                let unique = || "unique".to_owned();
+                accept(&verified, Bytes::from_static(BODY), unique, &mut Silent).unwrap().event.id.to_string()
+            };
+            assert_eq!(id(&[(others, "forged")]), id(&[]), "{signs_as}");
+            assert!(!id(&[]).starts_with("body-"), "{signs_as}");
+        }
     }
 
     #[test]

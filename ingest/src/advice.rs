@@ -163,7 +163,8 @@ fn duration(words: Option<&str>) -> Option<Duration> {
 }
 
 fn is_of_body_only(rule: &ValueRule) -> bool {
-    rule.places().all(|place| *place == value::Place::BodyHash)
+    let mut places = rule.places().peekable();
+    places.peek().is_some() && places.all(|place| *place == value::Place::BodyHash)
 }
 
 /// Where the key stands that is about `danger`, or else the source.

@@ -48,6 +48,8 @@ pub(crate) type DeadCounts = BTreeMap<(ByteString, ByteString, DeadLetterReason)
 pub(crate) struct LaneView {
     /// Where it is in its life.
     pub(crate) state: LaneState,
+    /// Whether it has room for events.
+    pub(crate) takes_events: bool,
     /// What its window shows.
     pub(crate) gauges: Gauges,
     /// Its dead letters, by source, destination and reason: how many, and when the oldest was
@@ -179,7 +181,12 @@ mod tests {
 
     #[test]
     fn what_a_host_shows_that_was_given_up_is_gone_and_stays_gone_and_its_heirs_is_there() {
-        let view = || LaneView { state: LaneState::Active, gauges: Gauges::default(), dead: BTreeMap::new() };
+        let view = || LaneView {
+            state: LaneState::Active,
+            takes_events: true,
+            gauges: Gauges::default(),
+            dead: BTreeMap::new(),
+        };
         let board = Board::default();
         let (blocked, other) = (board.host_pulse(0), board.host_pulse(1));
         board.show(&blocked, 0, view());

@@ -115,6 +115,7 @@ impl Follower {
             self.flush_restores();
             self.flush_retries();
         }
+        close_aside(self.consumer);
     }
 
     fn poll(&mut self) {
@@ -213,11 +214,7 @@ impl Follower {
                 return self.shared.downfall.cause(Failure::Kafka(words));
             }
         };
-        let last = std::mem::replace(&mut self.consumer, consumer);
-        // Closing it may take as long as it likes.
-        if let Err(error) = spawn_thread("follower's last", move || drop(last)) {
-            tracing::warn!(%error, "the follower's last consumer is closed by the follower");
-        }
+        close_aside(std::mem::replace(&mut self.consumer, consumer));
         tracing::warn!("states and retries are read on with a new consumer");
         for (partition, restore) in &self.restores {
             if !restore.at_end {
@@ -329,6 +326,13 @@ impl Restore {
                 Err(TrySendError::Disconnected(_)) => return true,
             }
         }
+    }
+}
+
+/// Nobody waits for librdkafka to close a consumer: it may take as long as it likes.
+fn close_aside(consumer: Arc<BaseConsumer<LoggingContext>>) {
+    if let Err(error) = spawn_thread("last consumer", move || drop(consumer)) {
+        tracing::warn!(%error, "a consumer is closed by the follower itself");
     }
 }
 

@@ -49,6 +49,11 @@ impl Reading {
         stuck
     }
 
+    /// Forgets what is known of the partitions that `is_unclear` names.
+    pub(crate) fn forget(&mut self, is_unclear: impl Fn(i32) -> bool) {
+        self.0.retain(|(_, partition), _| !is_unclear(*partition));
+    }
+
     /// Asks Kafka, and says what is not read on. An outage is held against nobody.
     pub(crate) fn look_at(
         &mut self,
@@ -77,14 +82,16 @@ fn read_to(
     let mut read = BTreeMap::new();
     for (partition, lane) in lanes.iter().filter(|(_, lane)| lane.state == LaneState::Active) {
         for (stream, frontier) in &lane.gauges.frontiers {
-            if !lane.gauges.unsettled.contains(stream) {
+            let has_room = *stream != Stream::Events || lane.takes_events;
+            if has_room && !lane.gauges.unsettled.contains(stream) {
                 let topic = stream.topic(&shared.settings.topic_prefix);
                 let next = |client: &Statistics| {
                     Some(client.topics.get(&topic)?.partitions.get(partition)?.next_offset)
                 };
                 // Markers of transactions are read, and never settled.
-                let next = clients.iter().filter_map(|client| next(client.as_ref())).max();
-                read.insert((*stream, *partition), next.map_or(frontier.0, |next| next.max(frontier.0)));
+                if let Some(next) = clients.iter().filter_map(|client| next(client.as_ref())).max() {
+                    read.insert((*stream, *partition), next.max(frontier.0));
+                }
             }
         }
     }

@@ -161,16 +161,19 @@ fn watch(
             shared.downfall.cause(Failure::Kafka(words));
         } else {
             let hosts = shared.board.standing_hosts(now, STANDING);
-            if !hosts.is_empty() {
-                // Their lanes show what was, and their consumers are not to blame.
-                reading = Reading::default();
-            }
+            // Their lanes show what was, and their consumers are not to blame.
+            reading.forget(|partition| hosts.contains(&shared.host_of(partition)));
             for host in standing.look(hosts, now, || answers(shared)) {
                 // One that is not told is told at the next look.
                 shared.to_member.try_send(Report::Blocked { host }).ok();
             }
-            if LOOK <= now.saturating_sub(looked_at) {
+            let since_last_look = now.saturating_sub(looked_at);
+            if LOOK <= since_last_look {
                 looked_at = now;
+                if 2 * LOOK < since_last_look {
+                    // This process was frozen, or Kafka took its time.
+                    reading.forget(|_| true);
+                }
                 mend_reading(shared, &reading.look_at(shared, &figures.all(), now));
             }
         }

@@ -160,6 +160,11 @@ impl Shared {
         }
     }
 
+    /// The number of the host on which the lane of `partition` lives.
+    pub(crate) fn host_of(&self, partition: i32) -> usize {
+        usize::try_from(partition).unwrap_or_default() % self.settings.max_lanes
+    }
+
     /// A session that no lane has had.
     pub(crate) fn next_session(&self) -> Session {
         Session(self.sessions.fetch_add(1, Ordering::Relaxed))

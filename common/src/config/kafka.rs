@@ -30,6 +30,7 @@ pub const FIXED_PROPERTIES: &[&str] = &[
     "metadata.broker.list",
     "partitioner",
     "request.required.acks",
+    "statistics.interval.ms",
     "transactional.id",
 ];
 

@@ -122,6 +122,11 @@ impl Content {
         [Part::Url, Part::BareUrl, Part::EncodedPath].iter().any(|part| self.0.contains(part))
     }
 
+    /// Whether what lies at `place` is signed as it is.
+    pub fn covers(&self, place: &Place) -> bool {
+        self.0.iter().any(|part| matches!(part, Part::Value(signed) if signed == place))
+    }
+
     /// Whether it leaves out a field of a form: that of the signature, which no configuration can name.
     pub fn leaves_out_a_field(&self) -> bool {
         self.0.iter().any(|part| matches!(part, Part::PhpForm(_)))

@@ -155,6 +155,11 @@ impl Recipe {
         }
     }
 
+    /// Whether what lies at `place` is signed.
+    pub(super) fn signs(&self, place: &Place) -> bool {
+        self.content.covers(place)
+    }
+
     /// Whether a signature of this kind is there.
     pub(super) fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
         let has_signature = match &self.signature {

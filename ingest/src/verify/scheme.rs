@@ -20,6 +20,7 @@ use super::recipe::Recipe;
 use super::request::UnverifiedRequest;
 use super::sns::Sns;
 use super::twilio::Twilio;
+use super::value::Place;
 use crate::rejection::Rejection;
 
 /// How a sender proves that a request is its own.
@@ -346,6 +347,25 @@ impl Scheme {
                 format!("names no key at {hosts}, and none is fetched from elsewhere")
             }),
         })
+    }
+
+    /// Whether the way that `request` takes signs what lies at `place`.
+    pub fn signs(&self, request: &UnverifiedRequest<'_>, place: &Place) -> bool {
+        match self.ways.get(self.way_of(request)) {
+            Some(Way::Recipe(recipe)) => recipe.signs(place),
+            Some(
+                Way::Credential(_)
+                | Way::Twilio(_)
+                | Way::Adyen(_)
+                | Way::Jwt(_)
+                | Way::Sns(_)
+                | Way::Ebay(_)
+                | Way::Braintree(_)
+                | Way::Plivo(_)
+                | Way::Unsigned,
+            )
+            | None => false,
+        }
     }
 
     fn way_of(&self, request: &UnverifiedRequest<'_>) -> usize {

@@ -347,7 +347,11 @@ impl Lane {
                     self.shown_at = now;
                     let state = if active.is_draining() { LaneState::Draining } else { LaneState::Active };
                     let (gauges, dead) = (active.window().gauges(), active.dead().clone());
-                    shared.board.show(&self.host, self.ownership.partition, LaneView { state, gauges, dead });
+                    shared.board.show(
+                        &self.host,
+                        self.ownership.partition,
+                        LaneView { state, takes_events: active.wants_events(), gauges, dead },
+                    );
                 }
                 Phase::Active(active)
             }
@@ -458,7 +462,8 @@ impl Lane {
     }
 
     fn show(&self, shared: &Shared, state: LaneState) {
-        let view = LaneView { state, gauges: crate::lane::window::Gauges::default(), dead: BTreeMap::new() };
+        let gauges = crate::lane::window::Gauges::default();
+        let view = LaneView { state, takes_events: false, gauges, dead: BTreeMap::new() };
         shared.board.show(&self.host, self.ownership.partition, view);
     }
 }

@@ -30,7 +30,7 @@ impl Hosts {
 
     /// The number of the host of `partition`.
     pub(super) fn number_of(&self, partition: i32) -> usize {
-        usize::try_from(partition).unwrap_or_default() % self.shared.settings.max_lanes
+        self.shared.host_of(partition)
     }
 
     /// Gives an order to the host of `partition`. `false` if that does not take orders any more.
