@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
 
 use crate::sender::client;
 use crate::wait;
@@ -95,6 +95,14 @@ impl Program {
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         Ok(kill_process(Pid::from_child(&self.lock()), signal)?)
+    }
+
+    /// Lets none of its files grow beyond so many bytes: what a full disk is to whoever writes.
+    pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
+        // Only the soft limit, which can be raised again.
+        let limit = Rlimit { current: bytes, maximum: None };
+        prlimit(Some(Pid::from_child(&self.lock())), Resource::Fsize, limit)?;
+        Ok(())
     }
 
     /// Kills it at once, and waits for its end.

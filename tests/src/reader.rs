@@ -10,7 +10,7 @@ use rdkafka::admin::{
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -94,11 +94,13 @@ impl Reader {
             all.add_partition_offset(topic, partition, Offset::Beginning)?;
         }
         consumer.assign(&all)?;
-        let (mut records, mut open) = (Vec::new(), partitions);
+        let (mut records, mut open, mut lost) = (Vec::new(), partitions, 0);
         while 0 < open {
             match consumer.poll(PATIENCE).with_context(|| format!("{topic} does not end"))? {
                 Ok(message) => records.push(into_record(&message)),
                 Err(KafkaError::PartitionEOF(_)) => open -= 1,
+                // A connection was lost on a busy machine; another is made.
+                Err(error) if is_of_a_connection(&error) && lost < MAX_LOST => lost += 1,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -315,4 +317,14 @@ fn into_record(message: &impl Message) -> Record {
         headers: headers.unwrap_or_default(),
         at: message.timestamp().to_millis().unwrap_or_default(),
     }
+}
+
+/// How many lost connections one reading outlives.
+const MAX_LOST: usize = 20;
+
+fn is_of_a_connection(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)
+    )
 }

@@ -232,6 +232,18 @@ group_id = \"{}\"
         self.start(&self.binaries.ingest, "ingest", &environment, &admin)
     }
 
+    /// Starts ingest, which outlives a file that may not grow: see [`Program::limit_files`].
+    pub fn ingest_on_a_small_disk(&self) -> Result<Program> {
+        let admin = format!("127.0.0.1:{}", self.admin_port);
+        let number = self.started.fetch_add(1, Ordering::Relaxed);
+        let log = self.folder.path().join(format!("ingest-{number}.log"));
+        let (binary, config) = (self.binaries.ingest.to_string_lossy(), self.config());
+        // Whoever is not told otherwise dies of the signal that comes before the error.
+        let words = "trap '' XFSZ; exec \"$0\" --config \"$1\"";
+        let arguments = ["-c", words, &binary, &config.to_string_lossy()];
+        Program::start(Path::new("sh"), &arguments, &[], &log, &admin)?.ready()
+    }
+
     /// Starts a processor and waits until all its lanes are restored.
     pub fn processor(&self) -> Result<Program> {
         self.start_processor("")?.ready()

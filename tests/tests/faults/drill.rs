@@ -176,6 +176,8 @@ impl Drill {
         let run = Run {
             tiers: TIERS.to_vec(),
             skew_ms: 50,
+            // What a network or a machine held up comes a while after all is well again.
+            grace_ms: 3_000,
             destinations: vec![Destination {
                 name: "orders".into(),
                 kind: Kind::Http,

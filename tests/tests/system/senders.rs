@@ -112,7 +112,7 @@ fn every_preset_can_be_tried_without_its_sender(common: &Common) -> Result<()> {
             let tampered = stage.ingest_answers(&[&["--send-test", &source, "--tamper"], key].concat())?;
             ensure!(
                 tampered.status == Some(1)
-                    && [" 403 ", " 401 "].iter().any(|status| tampered.out.contains(status)),
+                    && [" 403 ", " 401 ", " 412 "].iter().any(|status| tampered.out.contains(status)),
                 "{}: {tampered:?}",
                 preset.name
             );

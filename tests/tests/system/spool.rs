@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::audit::Events;
 use hookwell_tests::program::Program;
-use hookwell_tests::sender::{Sender, Signed, post};
+use hookwell_tests::sender::{Sender, Signed, post, post_until_accepted};
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 
@@ -26,6 +26,7 @@ tests![
     a_full_spool_answers_503_and_takes_events_again_once_it_is_drained,
     what_kafka_will_never_take_is_refused_and_in_the_spool_put_aside,
     a_spool_that_cannot_be_written_says_so_and_answers_503,
+    a_spool_whose_disk_is_full_answers_503_and_keeps_what_it_acknowledged,
     two_processes_never_share_a_spool,
 ];
 
@@ -311,6 +312,41 @@ fn a_spool_that_cannot_be_written_says_so_and_answers_503(common: &Common) -> Re
         "{}",
         ingest.logged()
     );
+    Ok(())
+}
+
+fn a_spool_whose_disk_is_full_answers_503_and_keeps_what_it_acknowledged(common: &Common) -> Result<()> {
+    let (own, stage) = common.stage_on_own_kafka(with_spool)?;
+    own.kafka.kill()?;
+    let ingest = stage.ingest_on_a_small_disk()?;
+    ingest.limit_files(Some(1_000_000))?;
+    let large = |n: usize| Sender::GitHub.sign(&format!("id-{n}"), vec![b'x'; 100_000]).to("acme");
+    let mut accepted = Events::new();
+    let refused = wait::until("a disk that is full", || {
+        let event = large(accepted.len());
+        let (status, text) = post(stage.port, &event)?;
+        if status == 200 {
+            accepted.insert((event.source, event.id));
+            return Ok(None);
+        }
+        ensure!(status == 503, "{status}: {text}");
+        Ok(Some(event))
+    })?;
+    ensure!((5..12).contains(&accepted.len()), "{} were accepted", accepted.len());
+    ensure!(ingest.metric("hookwell_ingest_spool_faults_total", &["unwritable"])? >= 1.0);
+    ensure!(ingest.logged().contains("the spool cannot be written"), "{}", ingest.logged());
+    ingest.limit_files(None)?;
+    post_until_accepted(stage.port, &refused)?;
+    accepted.insert((refused.source, refused.id));
+    // What it holds is all that its heir finds.
+    ingest.kill()?;
+    own.kafka.revive()?;
+    let heir = stage.ingest()?;
+    until_empty(&heir)?;
+    ensure!(!heir.logged().contains("cannot be read"), "{}", heir.logged());
+    let _processor = stage.processor()?;
+    let audit = stage.until_all_settled(&accepted)?;
+    ensure!(audit.is_clean() && audit.dead == 0 && audit.events == accepted.len(), "{audit}");
     Ok(())
 }
 

@@ -118,7 +118,7 @@ fn is_due_late_enough(world: &World<'_>, delivery: &Delivery<'_>, retry: &Placed
         .filter(|call| (call.generation, call.attempt) == before)
         // A network that holds a call up delivers it after its caller has given it up: that it came
         // says nothing of when it failed.
-        .filter(|call| call.at <= retry.record.at && !world.is_fault_between(call.at, call.at))
+        .filter(|call| call.at <= retry.record.at && !world.is_fault_between(call.since(), call.at))
         .map(|call| call.at)
         .min();
     let due = passage.not_before.unwrap_or(0);
