@@ -59,8 +59,9 @@ pub(crate) fn write_run(home: &Path, stage: &Stage, copies: &str) -> Result<()> 
     write(&home.join("run.json"), &run)
 }
 
-/// Writes how many ids processors remember that have just restored them all, and their digest.
-pub(crate) fn write_rest(home: &Path, ids: f64, digest: u64) -> Result<()> {
+/// Writes how many ids processors remember that have just restored them all, and their digest, where
+/// nothing was decided since.
+pub(crate) fn write_rest(home: &Path, ids: f64, digest: Option<u64>) -> Result<()> {
     write(&home.join("rest.json"), &json!({ "state_ids": ids as u64, "state_digest": digest }))
 }
 
