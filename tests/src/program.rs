@@ -99,10 +99,7 @@ impl Program {
 
     /// Lets none of its files grow beyond so many bytes: what a full disk is to whoever writes.
     pub fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
-        // Only the soft limit, which can be raised again.
-        let limit = Rlimit { current: bytes, maximum: None };
-        prlimit(Some(Pid::from_child(&self.lock())), Resource::Fsize, limit)?;
-        Ok(())
+        limit_files(&self.lock(), bytes)
     }
 
     /// Kills it at once, and waits for its end.
@@ -197,6 +194,14 @@ pub struct Answer {
     pub out: String,
     /// Standard error.
     pub err: String,
+}
+
+/// Lets no file of `process` grow beyond so many bytes.
+pub(crate) fn limit_files(process: &Child, bytes: Option<u64>) -> Result<()> {
+    // Only the soft limit, which can be raised again.
+    let limit = Rlimit { current: bytes, maximum: None };
+    prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit)?;
+    Ok(())
 }
 
 /// Runs `binary` to its end.

@@ -8,10 +8,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, prlimit};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{free_port, jars};
-use crate::program::child;
+use crate::program::{child, limit_files};
 use crate::wait;
 
 /// A listener beside the usual one. Whoever begins there is sent on to `front`, on every node, so
@@ -153,11 +153,7 @@ impl Node {
     /// See [`Kafka::limit_files`](super::Kafka::limit_files).
     pub(super) fn limit_files(&self, bytes: Option<u64>) -> Result<()> {
         let process = self.process();
-        let process = process.as_ref().context("Kafka is not running")?;
-        // Only the soft limit, which can be raised again.
-        let limit = Rlimit { current: bytes, maximum: None };
-        prlimit(Some(Pid::from_child(process)), Resource::Fsize, limit)?;
-        Ok(())
+        limit_files(process.as_ref().context("Kafka is not running")?, bytes)
     }
 
     /// Waits for its end.
