@@ -138,10 +138,10 @@ impl Way {
         }
     }
 
-    /// Whether a signature of this kind is there that is as long as it should be.
-    fn has_whole_signature(&self, request: &UnverifiedRequest<'_>) -> bool {
+    /// The words that describe it, if words do.
+    fn recipe(&self) -> Option<&Recipe> {
         match self {
-            Way::Recipe(recipe) => recipe.has_whole_signature(request),
+            Way::Recipe(recipe) => Some(recipe),
             Way::Credential(_)
             | Way::Twilio(_)
             | Way::Adyen(_)
@@ -150,7 +150,7 @@ impl Way {
             | Way::Ebay(_)
             | Way::Braintree(_)
             | Way::Plivo(_)
-            | Way::Unsigned => false,
+            | Way::Unsigned => None,
         }
     }
 
@@ -351,21 +351,8 @@ impl Scheme {
 
     /// Whether the way that `request` takes signs what lies at `place`.
     pub fn signs(&self, request: &UnverifiedRequest<'_>, place: &Place) -> bool {
-        match self.ways.get(self.way_of(request)) {
-            Some(Way::Recipe(recipe)) => recipe.signs(place),
-            Some(
-                Way::Credential(_)
-                | Way::Twilio(_)
-                | Way::Adyen(_)
-                | Way::Jwt(_)
-                | Way::Sns(_)
-                | Way::Ebay(_)
-                | Way::Braintree(_)
-                | Way::Plivo(_)
-                | Way::Unsigned,
-            )
-            | None => false,
-        }
+        let recipe = self.ways.get(self.way_of(request)).and_then(Way::recipe);
+        recipe.is_some_and(|recipe| recipe.signs(place))
     }
 
     fn way_of(&self, request: &UnverifiedRequest<'_>) -> usize {
@@ -375,7 +362,10 @@ impl Scheme {
         let first = self.ways.iter().position(|way| way.is_taken_by(request)).unwrap_or(0);
         // Ways of one header differ in how long their signatures are.
         let header = self.ways[first].facts().header;
-        let fits = |way: &Way| way.facts().header == header && way.has_whole_signature(request);
+        let fits = |way: &Way| {
+            way.facts().header == header
+                && way.recipe().is_some_and(|recipe| recipe.has_whole_signature(request))
+        };
         self.ways.iter().skip(first).position(fits).map_or(first, |after| first + after)
     }
 }

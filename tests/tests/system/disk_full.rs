@@ -4,7 +4,9 @@
 //! What a full disk under ingest's spool does is tested beside the spool.
 
 use anyhow::{Result, ensure};
-use hookwell_tests::sender::{Sender, post, post_until_accepted};
+use hookwell_tests::audit::Events;
+use hookwell_tests::sender::{Sender, Signed, post, post_until_accepted};
+use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
 use crate::{Common, tests};
@@ -21,17 +23,7 @@ fn while_kafkas_disk_is_full_senders_hear_503_and_what_was_accepted_is_settled_a
     let (ingest, processor) = (stage.ingest()?, stage.processor()?);
     own.kafka.limit_files(Some(3_000_000))?;
     let event = |n: usize| Sender::GitHub.sign(&format!("id-{n}"), vec![b'x'; 100_000]);
-    let mut accepted = std::collections::BTreeSet::new();
-    let refused = wait::until("a disk that is full", || {
-        let event = event(accepted.len());
-        let (status, text) = post(stage.port, &event)?;
-        if status == 200 {
-            accepted.insert((event.source, event.id));
-            return Ok(None);
-        }
-        ensure!(status == 503, "{status}: {text}");
-        Ok(Some(event))
-    })?;
+    let (mut accepted, refused) = fill_the_disk(&stage, event)?;
     ensure!((5..30).contains(&accepted.len()), "{} were accepted", accepted.len());
     // A node whose only disk fails ends itself.
     own.kafka.until_ended()?;
@@ -50,4 +42,20 @@ fn while_kafkas_disk_is_full_senders_hear_503_and_what_was_accepted_is_settled_a
     ensure!(audit.events == accepted.len(), "{audit}");
     ensure!(processor.stop()?.success());
     Ok(())
+}
+
+/// Sends one event after the other until one hears 503; gives those that heard 200, and that one.
+pub(crate) fn fill_the_disk(stage: &Stage, event: impl Fn(usize) -> Signed) -> Result<(Events, Signed)> {
+    let mut accepted = Events::new();
+    let refused = wait::until("a disk that is full", || {
+        let event = event(accepted.len());
+        let (status, text) = post(stage.port, &event)?;
+        if status == 200 {
+            accepted.insert((event.source, event.id));
+            return Ok(None);
+        }
+        ensure!(status == 503, "{status}: {text}");
+        Ok(Some(event))
+    })?;
+    Ok((accepted, refused))
 }

@@ -16,6 +16,7 @@ use hookwell_tests::sender::{Sender, Signed, post, post_until_accepted};
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 
+use super::disk_full::fill_the_disk;
 use crate::{Common, tests};
 
 tests![
@@ -321,17 +322,7 @@ fn a_spool_whose_disk_is_full_answers_503_and_keeps_what_it_acknowledged(common:
     let ingest = stage.ingest_on_a_small_disk()?;
     ingest.limit_files(Some(1_000_000))?;
     let large = |n: usize| Sender::GitHub.sign(&format!("id-{n}"), vec![b'x'; 100_000]).to("acme");
-    let mut accepted = Events::new();
-    let refused = wait::until("a disk that is full", || {
-        let event = large(accepted.len());
-        let (status, text) = post(stage.port, &event)?;
-        if status == 200 {
-            accepted.insert((event.source, event.id));
-            return Ok(None);
-        }
-        ensure!(status == 503, "{status}: {text}");
-        Ok(Some(event))
-    })?;
+    let (mut accepted, refused) = fill_the_disk(&stage, large)?;
     ensure!((5..12).contains(&accepted.len()), "{} were accepted", accepted.len());
     ensure!(ingest.metric("hookwell_ingest_spool_faults_total", &["unwritable"])? >= 1.0);
     ensure!(ingest.logged().contains("the spool cannot be written"), "{}", ingest.logged());
