@@ -58,10 +58,14 @@ impl Plan {
         let gate = Gate::default();
         let slow = gated(&gate)?;
         let stage = broker.set(settings(|settings| beside.settings(settings, &slow.url())))?;
-        beside.play(&stage, &slow, &gate)?;
+        let peaks = beside.play(&stage, PARTITIONS, &slow, &gate)?;
         say(&format!(
-            "{} destinations that hang, {} events each: all {} events of the fast one were delivered before one call of the others had ended; all settled once\n",
-            beside.slow, beside.events, beside.fast
+            "{} destinations that hang, {} events each: all {} events of the fast one were delivered before one call of the others had ended; all settled once; ingest took at most {}, the processor {} MiB\n",
+            beside.slow,
+            beside.events,
+            beside.fast,
+            mebibytes(peaks.ingest),
+            mebibytes(peaks.processor)
         ));
         Ok(())
     }
@@ -143,8 +147,8 @@ impl Plan {
             flooded.accepted as f64 / flooded.took.as_secs_f64(),
             flooded.handled,
             flooded.rest.as_secs_f64(),
-            mebibytes(flooded.ingest),
-            mebibytes(flooded.processor),
+            mebibytes(flooded.peaks.ingest),
+            mebibytes(flooded.peaks.processor),
             flooded.audit
         ));
         Ok(())

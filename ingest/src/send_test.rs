@@ -42,6 +42,7 @@ pub struct Plan<'p> {
 /// One request, ready to be sent.
 #[derive(Clone, Debug)]
 struct Signed {
+    url: String,
     headers: HeaderMap,
     body: Vec<u8>,
 }
@@ -111,8 +112,12 @@ async fn post_all(
                 pace.until_ready().await;
             }
             let begun = clock.mono();
-            let sent =
-                client.post(url).headers(signed.headers.clone()).body(signed.body.clone()).send().await;
+            let sent = client
+                .post(&signed.url)
+                .headers(signed.headers.clone())
+                .body(signed.body.clone())
+                .send()
+                .await;
             let millis = clock.mono().saturating_sub(begun).as_secs_f64() * 1000.0;
             match sent {
                 Ok(answer) => {
@@ -150,12 +155,13 @@ fn sign(
     if let Some(rule) = &source.event_type {
         place(rule, "hookwell.test", &mut draft);
     }
+    let url = draft.url(url).into_owned();
     let query = url.split_once('?').map(|(_, query)| query);
-    let url = source.signed_url(query);
+    let signed_url = source.signed_url(query);
     if draft.body.is_empty() {
         draft.body = b"{}".to_vec();
     }
-    let signing = Signing { url: &url, now, filler: id };
+    let signing = Signing { url: &signed_url, now, filler: id };
     // The first of several secrets that can sign.
     let signed = keys.iter().find_map(|key| {
         let mut draft = draft.clone();
@@ -167,6 +173,8 @@ fn sign(
         return Err(Failure::Usage(what.to_owned()));
     };
     let kind = if signed.is_json() { "application/json" } else { "application/x-www-form-urlencoded" };
+    // A token in the query, which no signature covers.
+    let url = signed.url(&url).into_owned();
     let Draft { mut headers, mut body, .. } = signed;
     headers.push(("content-type".to_owned(), kind.as_bytes().to_vec()));
     if tamper {
@@ -177,7 +185,7 @@ fn sign(
         let name = HeaderName::try_from(name).map_err(|error| Failure::Usage(error.to_string()))?;
         map.append(name, HeaderValue::try_from(value).map_err(|error| Failure::Usage(error.to_string()))?);
     }
-    Ok(Signed { headers: map, body })
+    Ok(Signed { url, headers: map, body })
 }
 
 /// Puts `value` where the first alternative of `rule` looks for it: of places that are joined into the
@@ -216,7 +224,7 @@ mod tests {
     /// The id and the type of what is sent to `url` for a source of `table`, if it is accepted.
     fn sent(table: &str, url: &str) -> Option<(String, String)> {
         let source = source(table, &[secret_for(table)]);
-        let Signed { headers, body } =
+        let Signed { url, headers, body } =
             sign(Sender { source: &source, keys: &source.keys }, "evt_1", None, url, NOW, false).ok()?;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec())).collect();
@@ -245,6 +253,20 @@ mod tests {
     fn a_query_that_is_signed_with_the_url_is_signed() {
         let table = "public_url = \"https://hooks.example.com/x\"\n[sources.hmac]\nheader = \"x\"\ncontent = \"{url}{body}\"";
         assert!(sent(table, "http://localhost/webhooks/x?a=b").is_some());
+    }
+
+    #[test]
+    fn a_token_in_the_query_is_sent_beside_what_the_url_holds() {
+        let table = "token = \"query:key\"\nevent_id = \"query:id\"";
+        let (id, _) = sent(table, "http://localhost/webhooks/x?a=b").unwrap();
+        assert_eq!(id, "evt_1");
+        assert!(sent(table, "http://localhost/webhooks/x?key=another").is_none());
+    }
+
+    #[test]
+    fn an_id_in_the_query_leaves_a_public_url_with_a_query_as_it_is() {
+        let table = "public_url = \"https://hooks.example.com/x?tenant=1\"\nevent_id = \"query:id\"\n[sources.hmac]\nheader = \"x\"\ncontent = \"{url}{body}\"";
+        assert_eq!(sent(table, "http://localhost/").map(|(id, _)| id), Some("evt_1".to_owned()));
     }
 
     #[test]

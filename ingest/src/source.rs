@@ -20,7 +20,7 @@ use crate::verify::key::SigningKey;
 use crate::verify::preset::{self, Preset};
 use crate::verify::published::is_stand_in;
 use crate::verify::scheme::Scheme;
-use crate::verify::value::{Pointers, ValueRule, header_name};
+use crate::verify::value::{Place as ValuePlace, Pointers, ValueRule, header_name};
 
 /// A sender, ready to be verified.
 #[derive(Debug)]
@@ -157,7 +157,7 @@ fn resolve_preset(config: &SourceConfig, faults: &mut Faults) -> Option<&'static
     if found.is_none() {
         let known: Vec<_> = preset::all().keys().map(String::as_str).collect();
         let what = format!(
-            "there is no preset {:?}; known: {}; for another sender write [sources.hmac]",
+            "there is no preset {:?}; known: {}; for another sender write [sources.hmac] or token",
             name.value,
             known.join(", ")
         );
@@ -171,16 +171,17 @@ fn resolve_scheme(
     preset: Option<&'static Preset>,
     faults: &mut Faults,
 ) -> Option<Scheme> {
-    let SourceConfig { preset: named, hmac, unsigned, client_certificate: certificate, .. } = config;
+    let SourceConfig { preset: named, hmac, token, unsigned, client_certificate: certificate, .. } = config;
     let said = [
         ("preset", named.as_ref().map(|placed| &placed.place)),
         ("hmac", hmac.as_ref().map(|hmac| &hmac.place)),
+        ("token", token.as_ref().map(|placed| &placed.place)),
         ("unsigned", unsigned.as_ref().map(|placed| &placed.place)),
         ("client_certificate", certificate.as_ref().map(|placed| &placed.place)),
     ];
     let mut said = said.into_iter().filter_map(|(key, place)| Some((key, place?)));
     let Some((first, place)) = said.next() else {
-        let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset, [sources.hmac], client_certificate, or unsigned = true if anybody may send";
+        let what = "says nothing about how the sender signs, and nothing unsigned is accepted; add a preset, [sources.hmac], token, client_certificate, or unsigned = true if anybody may send";
         faults.add(&config.place, config.path.clone(), what);
         return None;
     };
@@ -194,13 +195,28 @@ fn resolve_scheme(
     if let Some(hmac) = hmac {
         return Scheme::of_config(hmac, faults);
     }
+    if let Some(token) = token {
+        let is_one_place = |place: &ValuePlace| match place {
+            ValuePlace::Header(name) => header_name(name).is_some(),
+            ValuePlace::Query(name) => !name.contains(['|', '+']),
+            ValuePlace::Json(_) => !token.value.contains(['|', '+']),
+            ValuePlace::Form(_) | ValuePlace::Field(_) | ValuePlace::BodyHash => false,
+        };
+        let place = ValuePlace::from_words(&token.value).filter(is_one_place);
+        if place.is_none() {
+            // Not what stands there: it may be the token itself.
+            let what = "must be the one place where the sender shows its token, \"header:NAME\", \"query:NAME\" or \"json:/POINTER\"; the token itself belongs into secrets";
+            faults.add(&token.place, format!("{}.token", config.path), what);
+        }
+        return place.map(Scheme::of_token);
+    }
     if let Some(header) = certificate {
         let name = header_name(&header.value);
         if name.is_none() {
             let what = format!("{:?} is no header's name", header.value);
             faults.add(&header.place, format!("{}.client_certificate", config.path), what);
         }
-        return name.map(Scheme::of_certificate);
+        return name.map(ValuePlace::Header).map(Scheme::of_token);
     }
     if unsigned.is_some() {
         return Some(Scheme::unsigned());

@@ -3,7 +3,7 @@
 # Usage: run.sh "TARGET ..." MINUTES; no target means all of them, MINUTES each.
 set -eu
 cd "$(dirname "$0")/../.."
-targets=${1:-addresses configurations presets recipes records states}
+targets=${1:-addresses configurations keys presets quarantine recipes records states}
 minutes=$2
 host=$(rustc -vV | sed -n 's/^host: //p')
 out=target/fuzz

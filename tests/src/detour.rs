@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result};
 
 use crate::kafka::{Kafka, Node};
-use crate::proxy::{Network, Proxy};
+use crate::proxy::{Network, Proxy, Way};
 
 /// A proxy in front of every node. Whoever begins at [`Detour::bootstrap_servers`] is sent by Kafka
 /// to these proxies for everything else as well. Closed when dropped.
@@ -43,6 +43,11 @@ impl Detour {
     /// Resets every connection there is; new ones are welcome.
     pub fn reset(&self) {
         self.proxies.iter().for_each(Proxy::reset);
+    }
+
+    /// Half-closes every connection there is, see [`Proxy::half_close`]; new ones are whole.
+    pub fn half_close(&self, way: Way) {
+        self.proxies.iter().for_each(|proxy| proxy.half_close(way));
     }
 
     /// How many connections there have been.

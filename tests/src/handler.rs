@@ -139,7 +139,9 @@ impl HttpHandler {
                     let limit = web::PayloadConfig::new(128 * 1024 * 1024);
                     App::new().app_data(shared.clone()).app_data(limit).default_service(web::to(take))
                 };
-                let server = HttpServer::new(app).workers(1).disable_signals().listen(listener)?.run();
+                // A connection that it closes when its caller comes again is an attempt that fails.
+                let server = HttpServer::new(app).workers(1).keep_alive(Duration::from_secs(3_600));
+                let server = server.disable_signals().listen(listener)?.run();
                 tell.send(server.handle()).ok();
                 server.await
             })

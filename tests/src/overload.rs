@@ -96,7 +96,7 @@ impl Beside {
 
     /// Sends all; the fast ones are done while not one slow call has ended, and nobody is called more
     /// often at once than is configured. Then the slow ones end, and everything is settled once.
-    pub fn play(self, stage: &Stage, slow: &RawHandler, gate: &Gate) -> Result<()> {
+    pub fn play(self, stage: &Stage, partitions: u32, slow: &RawHandler, gate: &Gate) -> Result<Peaks> {
         let _opened = Opened(gate);
         let (ingest, processor) = (stage.ingest()?, stage.processor()?);
         let mut sent = Vec::new();
@@ -120,8 +120,35 @@ impl Beside {
         gate.open();
         are_done_once(stage, &sent)?;
         stage.until_caught_up()?;
+        let peaks = Peaks::within_bounds(&ingest, 1, &processor, partitions)?;
         ensure!(ingest.stop()?.success() && processor.stop()?.success());
-        Ok(())
+        Ok(peaks)
+    }
+}
+
+/// The most that programs had in memory, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Peaks {
+    /// See above.
+    pub ingest: u64,
+    /// See above.
+    pub processor: u64,
+}
+
+impl Peaks {
+    /// What it is until now, with so many connections and partitions; an error where that is more than
+    /// is promised.
+    fn within_bounds(
+        ingest: &Program,
+        connections: u64,
+        processor: &Program,
+        partitions: u32,
+    ) -> Result<Self> {
+        let peaks = Self { ingest: ingest.peak_bytes()?, processor: processor.peak_bytes()? };
+        let bounds = (most_of_an_ingest(connections, 0), most_of_a_processor(partitions));
+        ensure!(peaks.ingest < bounds.0, "ingest took {} MiB", peaks.ingest / MEBIBYTE);
+        ensure!(peaks.processor < bounds.1, "the processor took {} MiB", peaks.processor / MEBIBYTE);
+        Ok(peaks)
     }
 }
 
@@ -189,10 +216,8 @@ pub struct Flooded {
     pub took: Duration,
     /// Events that were handled meanwhile.
     pub handled: usize,
-    /// The most that ingest had in memory, in bytes.
-    pub ingest: u64,
-    /// The most that the processor had in memory.
-    pub processor: u64,
+    /// The most that both programs had in memory.
+    pub peaks: Peaks,
     /// How long the rest took once the handler was mended.
     pub rest: Duration,
     /// The judgement.
@@ -224,13 +249,10 @@ impl Flood {
         let rest = clock.mono() - begun;
         let audit = stage.until_all_settled(&accepted)?;
         ensure!(audit.is_clean() && audit.done == accepted.len(), "{audit}");
-        let peaks = (ingest.peak_bytes()?, processor.peak_bytes()?);
-        let connections = 3 * self.connections as u64;
-        ensure!(peaks.0 < most_of_an_ingest(connections, 0), "ingest took {} MiB", peaks.0 / MEBIBYTE);
-        ensure!(peaks.1 < most_of_a_processor(partitions), "the processor took {} MiB", peaks.1 / MEBIBYTE);
+        let peaks = Peaks::within_bounds(&ingest, 3 * self.connections as u64, &processor, partitions)?;
         ensure!(ingest.stop()?.success() && processor.stop()?.success());
         let accepted = accepted.len();
-        Ok(Flooded { accepted, took, handled, ingest: peaks.0, processor: peaks.1, rest, audit })
+        Ok(Flooded { accepted, took, handled, peaks, rest, audit })
     }
 }
 

@@ -51,8 +51,10 @@ pub enum Network {
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
+    /// As requests do.
     ToServer,
+    /// As answers do.
     ToClient,
 }
 
@@ -76,6 +78,8 @@ struct Orders {
     network: Network,
     /// How often all connections were reset.
     resets: u64,
+    /// How often that way was closed on all connections, by [`Way`].
+    ends: [u64; 2],
 }
 
 /// A port that leads to another. Gone, with every connection, when dropped.
@@ -96,7 +100,7 @@ impl Proxy {
     /// Leads from `port` to `server`.
     pub fn start_at(port: u16, server: u16) -> Result<Self> {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let (orders, heard) = watch::channel(Orders { network: Network::Fine, resets: 0 });
+        let (orders, heard) = watch::channel(Orders { network: Network::Fine, resets: 0, ends: [0; 2] });
         let connections = Arc::new(AtomicU64::new(0));
         let door = Door {
             port,
@@ -126,6 +130,12 @@ impl Proxy {
     /// Resets every connection that is there, at both ends.
     pub fn reset(&self) {
         self.orders.send_modify(|orders| orders.resets += 1);
+    }
+
+    /// Half-closes every connection that is there: who reads what goes `way` sees its end, and what is
+    /// still said that way is never heard. What goes the other way does so as before.
+    pub fn half_close(&self, way: Way) {
+        self.orders.send_modify(|orders| orders.ends[way as usize] += 1);
     }
 
     /// How many connections there have been.
@@ -222,9 +232,8 @@ const PACKET: usize = 1448;
 
 /// One way of one connection.
 struct Lane {
-    way: Way,
+    gate: Gate,
     connection: u64,
-    orders: watch::Receiver<Orders>,
     clock: Clock,
     packets: u64,
     /// Nothing overtakes what was sent before it.
@@ -233,22 +242,20 @@ struct Lane {
 
 impl Lane {
     fn new(way: Way, connection: u64, orders: &watch::Receiver<Orders>) -> Self {
-        let (orders, clock) = (orders.clone(), Clock::start());
-        Self { way, connection, orders, clock, packets: 0, last_due: Duration::ZERO }
+        let (gate, clock) = (Gate::new(way, orders), Clock::start());
+        Self { gate, connection, clock, packets: 0, last_due: Duration::ZERO }
     }
 
     /// Until the end of what `from` says, or an error at either end.
     async fn carry(self, from: ReadHalf<'_>, to: WriteHalf<'_>) -> io::Result<()> {
         let (put, take) = mpsc::channel(ON_THE_WAY);
-        let gate = Gate { way: self.way, orders: self.orders.clone() };
-        let write = write(take, to, gate, self.clock);
+        let write = write(take, to, self.gate.clone(), self.clock);
         tokio::try_join!(self.read(from, put), write).map(|_| ())
     }
 
     async fn read(mut self, mut from: ReadHalf<'_>, put: mpsc::Sender<Chunk>) -> io::Result<()> {
-        let mut gate = Gate { way: self.way, orders: self.orders.clone() };
         loop {
-            gate.open().await?;
+            self.gate.open().await?;
             let mut bytes = vec![0; CHUNK];
             let length = from.read(&mut bytes).await?;
             bytes.truncate(length);
@@ -260,7 +267,7 @@ impl Lane {
     }
 
     fn due(&mut self, length: usize) -> Duration {
-        let network = self.orders.borrow().network;
+        let network = self.gate.orders.borrow().network;
         let late = match network {
             Network::Slow(late) => late,
             Network::Lossy { per_mille, seed } => self.late_by_loss(length, per_mille, seed),
@@ -278,7 +285,7 @@ impl Lane {
         let mut late = Duration::ZERO;
         for _ in 0..length.div_ceil(PACKET) {
             self.packets += 1;
-            let of_connection = scramble(seed ^ scramble(self.connection * 2 + self.way as u64));
+            let of_connection = scramble(seed ^ scramble(self.connection * 2 + self.gate.way as u64));
             let drawn = scramble(of_connection ^ self.packets);
             if drawn % 1000 < u64::from(per_mille) {
                 late = late.max(Duration::from_millis(200 + drawn / 1000 % 100));
@@ -288,9 +295,27 @@ impl Lane {
     }
 }
 
+/// Passes on what comes, until its end, or until this way is closed.
 async fn write(
     mut take: mpsc::Receiver<Chunk>,
     mut to: WriteHalf<'_>,
+    gate: Gate,
+    clock: Clock,
+) -> io::Result<()> {
+    let mut end = gate.clone();
+    tokio::select! {
+        biased;
+        closed = end.closed() => closed?,
+        passed = pass_on(&mut take, &mut to, gate, clock) => return passed,
+    }
+    to.shutdown().await?;
+    while take.recv().await.is_some() {}
+    Ok(())
+}
+
+async fn pass_on(
+    take: &mut mpsc::Receiver<Chunk>,
+    to: &mut WriteHalf<'_>,
     mut gate: Gate,
     clock: Clock,
 ) -> io::Result<()> {
@@ -307,16 +332,34 @@ async fn write(
     Ok(())
 }
 
-/// Closed while nothing passes that way.
+/// Shut while nothing passes that way.
+#[derive(Clone)]
 struct Gate {
     way: Way,
     orders: watch::Receiver<Orders>,
+    /// How often that way had been closed before.
+    ends: u64,
 }
 
 impl Gate {
+    fn new(way: Way, orders: &watch::Receiver<Orders>) -> Self {
+        let ends = orders.borrow().ends[way as usize];
+        Self { way, orders: orders.clone(), ends }
+    }
+
     async fn open(&mut self) -> io::Result<()> {
         let way = self.way;
-        let told = self.orders.wait_for(|orders| orders.network.lets_pass(way)).await;
+        self.until(|orders| orders.network.lets_pass(way)).await
+    }
+
+    /// When this way is closed on all connections that are there.
+    async fn closed(&mut self) -> io::Result<()> {
+        let (way, ends) = (self.way, self.ends);
+        self.until(|orders| orders.ends[way as usize] != ends).await
+    }
+
+    async fn until(&mut self, comes: impl FnMut(&Orders) -> bool) -> io::Result<()> {
+        let told = self.orders.wait_for(comes).await;
         told.map(|_| ()).map_err(|_| io::Error::from(io::ErrorKind::ConnectionAborted))
     }
 }

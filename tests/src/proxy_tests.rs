@@ -1,5 +1,5 @@
 use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -70,7 +70,7 @@ fn everything_passes_and_an_end_is_an_end() {
     let mut stream = client(&proxy).unwrap();
     ask(&mut stream, 1).unwrap();
     stream.write_all(&[7; 100_000]).unwrap();
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
     let mut answers = Vec::new();
     stream.read_to_end(&mut answers).unwrap();
     assert_eq!(answers, [8; 100_000]);
@@ -94,7 +94,7 @@ fn in_a_black_hole_connections_stay_and_say_nothing_and_what_was_said_comes_late
 }
 
 /// What the server hears of a client behind `network`, and whether its own word reaches the client.
-fn half_closed(network: Network) -> Result<(bool, bool)> {
+fn heard_through(network: Network) -> Result<(bool, bool)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let proxy = Proxy::start(listener.local_addr()?.port())?;
     let mut client = client(&proxy)?;
@@ -116,9 +116,36 @@ fn half_closed(network: Network) -> Result<(bool, bool)> {
 
 #[test]
 fn half_a_connection_can_be_silent() {
-    assert_eq!(half_closed(Network::Fine).unwrap(), (true, true));
-    assert_eq!(half_closed(Network::AnswersStay).unwrap(), (true, false));
-    assert_eq!(half_closed(Network::RequestsStay).unwrap(), (false, true));
+    assert_eq!(heard_through(Network::Fine).unwrap(), (true, true));
+    assert_eq!(heard_through(Network::AnswersStay).unwrap(), (true, false));
+    assert_eq!(heard_through(Network::RequestsStay).unwrap(), (false, true));
+}
+
+#[test]
+fn half_a_connection_can_end_while_the_other_half_goes_on() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let proxy = Proxy::start(listener.local_addr().unwrap().port()).unwrap();
+    for way in [Way::ToClient, Way::ToServer] {
+        let mut client = client(&proxy).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        client.write_all(&[1]).unwrap();
+        server.read_exact(&mut [0]).unwrap();
+        proxy.half_close(way);
+        let (deaf, hearing) = match way {
+            Way::ToClient => (&mut client, &mut server),
+            Way::ToServer => (&mut server, &mut client),
+        };
+        assert_eq!(deaf.read(&mut [0]).unwrap(), 0);
+        hearing.write_all(&[2]).unwrap();
+        for said in 3..6 {
+            let mut heard = [0];
+            deaf.write_all(&[said]).unwrap();
+            hearing.read_exact(&mut heard).unwrap();
+            assert_eq!(heard, [said]);
+        }
+        deaf.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(hearing.read(&mut [0]).unwrap(), 0);
+    }
 }
 
 #[test]
@@ -215,7 +242,7 @@ fn what_is_lost_comes_late_and_in_its_order() {
 
 /// How late 10,000 packets are that follow each other on a connection, in milliseconds.
 fn late(seed: u64, connection: u64) -> Vec<u128> {
-    let (_, orders) = watch::channel(Orders { network: Network::Fine, resets: 0 });
+    let (_, orders) = watch::channel(Orders { network: Network::Fine, resets: 0, ends: [0; 2] });
     let mut lane = Lane::new(Way::ToServer, connection, &orders);
     (0..10_000).map(|_| lane.late_by_loss(PACKET, 10, seed).as_millis()).collect()
 }

@@ -153,6 +153,7 @@ fn show_source(page: &mut Page, source: &SourceConfig) {
     page.heading("[[sources]]");
     page.set_text("name", &source.name);
     page.set_placed("preset", source.preset.as_ref());
+    page.set_placed("token", source.token.as_ref());
     if source.unsigned.is_some() {
         page.set("unsigned", true);
     }

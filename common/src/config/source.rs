@@ -24,6 +24,8 @@ pub struct SourceConfig {
     pub preset: Option<Placed<String>>,
     /// A sender of one's own.
     pub hmac: Option<HmacConfig>,
+    /// Where a sender that signs nothing shows a token.
+    pub token: Option<Placed<String>>,
     /// A sender that proves nothing.
     pub unsigned: Option<Placed<bool>>,
     /// The header, in lower case, in which a trusted proxy names the sender's certificate.
@@ -120,6 +122,7 @@ impl SourceConfig {
             name: section.name("name"),
             preset: section.placed_text("preset"),
             hmac: section.has("hmac").then(|| HmacConfig::read(section.section("hmac"))),
+            token: section.placed_text("token"),
             unsigned: Some(section.boolean("unsigned", false))
                 .filter(|unsigned| *unsigned)
                 .map(|value| Placed { place: section.place_of("unsigned"), value }),

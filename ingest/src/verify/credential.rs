@@ -95,7 +95,7 @@ impl Credential {
     fn shown(&self, request: &UnverifiedRequest<'_>, trace: &mut impl Trace) -> Result<Vec<u8>, Rejection> {
         let step = Step::SignatureHeader;
         if is_repeated(request, &self.place) {
-            let words = || format!("{:?} is there more than once", self.place);
+            let words = || format!("{} is there more than once", self.place);
             return Err(trace.failed(step, Rejection::Unreadable, words));
         }
         let found = self.pointers.look_up(request.body);
@@ -104,22 +104,22 @@ impl Credential {
                 if let Place::Header(name) = &self.place {
                     missing_header(name, request)
                 } else {
-                    format!("{:?} is missing or empty; does the sender know a secret?", self.place)
+                    format!("{} is missing or empty; does the sender know a secret?", self.place)
                 }
             };
             return Err(trace.failed(step, Rejection::SignatureMissing, words));
         };
         let Ok(text) = std::str::from_utf8(&value) else {
-            return Err(trace.failed(step, Rejection::Unreadable, || format!("{:?} is not text", self.place)));
+            return Err(trace.failed(step, Rejection::Unreadable, || format!("{} is not text", self.place)));
         };
-        trace.passed(step, || format!("{:?} is there, {} bytes", self.place, value.len()));
+        trace.passed(step, || format!("{} is there, {} bytes", self.place, value.len()));
         match self.form.read(text) {
             Some(shown) => {
                 trace.passed(Step::SignatureForm, || format!("{} bytes", shown.len()));
                 Ok(shown)
             }
             None => Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
-                format!("{:?} is not of the form {:?}", self.place, self.form)
+                format!("{} is not of the form {:?}", self.place, self.form.words())
             })),
         }
     }
@@ -139,6 +139,15 @@ impl Credential {
 }
 
 impl Form {
+    /// What it looks like.
+    fn words(&self) -> String {
+        match self {
+            Form::Token => "…".to_owned(),
+            Form::After(prefix) => format!("{prefix}…"),
+            Form::Basic => "Basic …".to_owned(),
+        }
+    }
+
     fn read(&self, text: &str) -> Option<Vec<u8>> {
         match self {
             Form::Token => Some(text.as_bytes().to_vec()),

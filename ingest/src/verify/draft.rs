@@ -1,5 +1,7 @@
 //! A request as its sender would make it, for `--send-test` and tests: the inverse of verification.
 
+use std::borrow::Cow;
+
 use hookwell_common::time::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,6 +15,8 @@ pub struct Draft {
     pub headers: Vec<(String, Vec<u8>)>,
     /// The body, byte for byte.
     pub body: Vec<u8>,
+    /// Names and values that the query holds beside what stands in the URL.
+    pub query: Vec<(String, String)>,
     /// Whether the body is somebody else's, and stays as it is but for a signature inside it.
     pub is_body_given: bool,
 }
@@ -31,18 +35,18 @@ pub struct Signing<'s> {
 impl Draft {
     /// One with a body that is given, and nothing else.
     pub fn of_body(body: &[u8]) -> Self {
-        Self { headers: Vec::new(), body: body.to_vec(), is_body_given: true }
+        Self { body: body.to_vec(), is_body_given: true, ..Self::default() }
     }
 
     /// Puts `value` at `place`, if nothing is there: one place may hold both the id and the type.
     pub fn put(&mut self, place: &Place, value: &str) {
-        if !self.is_body_given || matches!(place, Place::Header(_)) {
+        if !self.is_body_given || matches!(place, Place::Header(_) | Place::Query(_)) {
             self.embed(place, value);
         }
     }
 
     /// The same, into a body that is given too. One that is none yet becomes JSON or a form, as the
-    /// first place in it wants. A query is not ours to write, and a hash is not written.
+    /// first place in it wants. A hash is not written.
     pub fn embed(&mut self, place: &Place, value: &str) {
         match place {
             Place::Header(name) => {
@@ -66,8 +70,27 @@ impl Draft {
                     self.body = form.into_bytes();
                 }
             }
-            Place::Field(_) | Place::Query(_) | Place::BodyHash => {}
+            Place::Query(name) => {
+                if !self.query.iter().any(|(known, _)| known == name) {
+                    self.query.push((name.clone(), value.to_owned()));
+                }
+            }
+            Place::Field(_) | Place::BodyHash => {}
         }
+    }
+
+    /// `url` with the query of this; what `url` holds already stays.
+    pub fn url<'u>(&self, url: &'u str) -> Cow<'u, str> {
+        let (_, held) = url.split_once('?').unwrap_or_default();
+        let is_held =
+            |name: &str| url::form_urlencoded::parse(held.as_bytes()).any(|(known, _)| known == name);
+        let mut missing = self.query.iter().filter(|(name, _)| !is_held(name)).peekable();
+        if missing.peek().is_none() {
+            return Cow::Borrowed(url);
+        }
+        let added = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(missing).finish();
+        let between = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{between}{added}").into()
     }
 
     /// Whether the body is JSON.

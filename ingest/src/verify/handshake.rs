@@ -286,9 +286,7 @@ impl Handshake {
             let is_right = standing.token.is_some_and(|token| bool::from(token.reveal().ct_eq(&shown)));
             if !is_right {
                 return Err(trace.failed(Step::Handshake, Rejection::SignatureMismatch, || {
-                    format!(
-                        "{place:?} is not the source's handshake_token; set it to what the sender was told"
-                    )
+                    format!("{place} is not the source's handshake_token; set it to what the sender was told")
                 }));
             }
         }

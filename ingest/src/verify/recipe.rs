@@ -92,7 +92,7 @@ impl SignaturePlace {
         match self {
             SignaturePlace::Headers(names) => names.join(" or "),
             SignaturePlace::Numbered(prefix) => format!("{prefix}1"),
-            SignaturePlace::Value(place) => format!("{place:?}"),
+            SignaturePlace::Value(place) => format!("{place}"),
         }
     }
 
@@ -252,7 +252,7 @@ impl Recipe {
         let mut texts = Texts::new();
         if let SignaturePlace::Value(place) = &self.signature {
             if is_repeated(request, place) {
-                let words = || format!("{place:?} is there more than once");
+                let words = || format!("{place} is there more than once");
                 return Err(trace.failed(step, Rejection::Unreadable, words));
             }
             let text =
@@ -355,7 +355,7 @@ impl<'p> Pass<'p, '_> {
             if is_meant(secret) { self.fits(secret, key, signatures) } else { Ok(false) }
         };
         let matched = keys.try_first_fitting(fits).map_err(|MissingPart(place)| {
-            let words = || format!("{place:?} is signed, and not there");
+            let words = || format!("{place} is signed, and not there");
             trace.failed(Step::Signature, Rejection::SignedPartMissing, words)
         })?;
         let none = |count| {
@@ -370,7 +370,7 @@ impl<'p> Pass<'p, '_> {
     fn named_key(&self, trace: &mut impl Trace) -> Result<Option<Cow<'p, [u8]>>, Rejection> {
         let Some(place) = &self.recipe.key_id else { return Ok(None) };
         let named = self.find(place);
-        let words = || format!("{place:?} names the key, and is missing");
+        let words = || format!("{place} names the key, and is missing");
         named.map(Some).ok_or_else(|| trace.failed(Step::Signature, Rejection::SignedPartMissing, words))
     }
 
@@ -409,14 +409,14 @@ impl<'p> Pass<'p, '_> {
         match self.recipe.content.repeated(self.request).as_ref().or(named) {
             None => Ok(()),
             Some(place) => Err(trace.failed(Step::Signature, Rejection::Unreadable, || {
-                format!("{place:?} is signed, and there more than once")
+                format!("{place} is signed, and there more than once")
             })),
         }
     }
 
     fn signed_at(&self, rule: &TimestampRule, trace: &mut impl Trace) -> Result<Timestamp, Rejection> {
         if is_repeated(self.request, &rule.place) {
-            let words = || format!("{:?} is there more than once", rule.place);
+            let words = || format!("{} is there more than once", rule.place);
             return Err(trace.failed(Step::Timestamp, Rejection::Unreadable, words));
         }
         let text = if let Place::Json(pointer) = &rule.place {
@@ -429,12 +429,12 @@ impl<'p> Pass<'p, '_> {
         };
         match text.filter(|text| !text.is_empty()) {
             None => Err(trace.failed(Step::Timestamp, Rejection::TimestampMissing, || {
-                format!("{:?} is missing", rule.place)
+                format!("{} is missing", rule.place)
             })),
             Some(text) => match rule.unit.read(String::from_utf8_lossy(&text).trim()) {
                 Some(moment) => Ok(moment),
                 None => Err(trace.failed(Step::Timestamp, Rejection::Unreadable, || {
-                    format!("{:?} is not written in {:?}", rule.place, rule.unit)
+                    format!("{} is not written in {:?}", rule.place, rule.unit)
                 })),
             },
         }

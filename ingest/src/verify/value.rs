@@ -98,6 +98,25 @@ impl Place {
     }
 }
 
+/// As [`Place::from_words`] reads it.
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Header(name) => write!(f, "header:{name}"),
+            Place::Field(name) => write!(f, "field:{name}"),
+            Place::Form(name) => write!(f, "form:{name}"),
+            Place::Query(name) => write!(f, "query:{name}"),
+            Place::Json(pointer) => {
+                f.write_str("json:")?;
+                pointer
+                    .iter()
+                    .try_for_each(|token| write!(f, "/{}", token.replace('~', "~0").replace('/', "~1")))
+            }
+            Place::BodyHash => f.write_str("body-hash"),
+        }
+    }
+}
+
 /// A header's name in lower case.
 pub(crate) fn header_name(name: &str) -> Option<String> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
@@ -339,6 +358,13 @@ mod tests {
             ("json:/c~1d/~0", "y"),
         ] {
             assert_eq!(look_up(body, pointer).as_deref(), Some(value), "{pointer}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_written_as_it_is_read() {
+        for words in ["header:x-a", "field:t", "form:a b", "query:key", "json:/a/0/c~1d/~0", "body-hash"] {
+            assert_eq!(Place::from_words(words).unwrap().to_string(), words);
         }
     }
 

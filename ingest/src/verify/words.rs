@@ -40,9 +40,9 @@ impl Scheme {
         Scheme::new(first, others.map(way)).with_published(published)
     }
 
-    /// That of a sender whose certificate a proxy names in `header`.
-    pub fn of_certificate(header: String) -> Self {
-        Scheme::new(Way::Credential(Credential::new(Place::Header(header), Form::Token)), [])
+    /// That of a sender that shows a secret at `place`, or whose certificate a proxy names there.
+    pub fn of_token(place: Place) -> Self {
+        Scheme::new(Way::Credential(Credential::new(place, Form::Token)), [])
     }
 
     /// That of a sender that proves nothing.

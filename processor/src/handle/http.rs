@@ -23,6 +23,10 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// How long an answer's body is waited for at most; the status has already said everything.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a connection is kept that nobody uses. Many servers close theirs after 5 s (Node.js, actix),
+/// and a call that they close under costs its event an attempt.
+const IDLE: Duration = Duration::from_secs(4);
+
 /// The longest delay that `Retry-After` can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -69,7 +73,7 @@ impl HttpHandler {
         rustls::crypto::ring::default_provider().install_default().ok();
         Client::builder()
             .redirect(reqwest::redirect::Policy::none())
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(IDLE)
             .tcp_nodelay(true)
             .build()
     }

@@ -7,6 +7,8 @@
 mod addresses;
 mod configuration;
 pub mod input;
+pub mod keys;
+mod quarantine;
 mod records;
 pub mod requests;
 mod states;
@@ -26,7 +28,9 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "addresses", read: addresses::read, cases: addresses::cases },
     Target { name: "configurations", read: configuration::read, cases: configuration::cases },
+    Target { name: "keys", read: keys::read, cases: keys::cases },
     Target { name: "presets", read: requests::read_as_preset, cases: requests::cases_of_presets },
+    Target { name: "quarantine", read: quarantine::read, cases: quarantine::cases },
     Target { name: "recipes", read: requests::read_as_recipe, cases: requests::cases_of_recipes },
     Target { name: "records", read: records::read, cases: records::cases },
     Target { name: "states", read: states::read, cases: states::cases },

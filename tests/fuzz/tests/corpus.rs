@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use hookwell_fuzz::keys;
 use hookwell_fuzz::requests::{
     RECIPES, cases_of_recipes, genuine_of_presets, is_accepted_by_preset, is_accepted_by_recipe, presets,
 };
@@ -79,5 +80,15 @@ fn what_a_recipe_asks_for_is_accepted_in_the_form_in_which_it_is_fuzzed() {
     assert_eq!(cases.len(), RECIPES.len());
     for (words, case) in RECIPES.iter().zip(cases) {
         assert!(is_accepted_by_recipe(&case), "{words}");
+    }
+}
+
+/// Each sender that publishes keys does so in one of the two forms.
+#[test]
+fn what_a_sender_publishes_is_read_in_the_form_in_which_it_is_fuzzed() {
+    let cases = keys::cases();
+    assert!(!cases.is_empty());
+    for forms in cases.chunks(2) {
+        assert_eq!(forms.iter().filter(|case| keys::is_read(case)).count(), 1);
     }
 }

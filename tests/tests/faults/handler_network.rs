@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::kafka::free_port;
-use hookwell_tests::proxy::{Network, Proxy};
+use hookwell_tests::proxy::{Network, Proxy, Way};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
@@ -19,6 +19,7 @@ tests![
     a_handler_far_away_is_called_as_ever,
     a_handler_on_a_network_that_loses_packets_is_called_as_ever,
     a_handler_whose_connections_are_reset_is_called_again,
+    a_handler_whose_connections_are_half_closed_is_called_again,
     a_handler_that_refuses_connections_is_called_again,
 ];
 
@@ -50,6 +51,17 @@ fn a_handler_whose_connections_are_reset_is_called_again(common: &Common) -> Res
             proxy.reset();
             drill.until_settled_more(5)
         })
+    })
+}
+
+/// What was asked when the handler's half ends is handled, and nobody hears of it.
+fn a_handler_whose_connections_are_half_closed_is_called_again(common: &Common) -> Result<()> {
+    with_a_proxy(common, "processors and handler: connections half-closed", |drill, proxy| {
+        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+            proxy.half_close(way);
+            drill.until_settled_more(5)?;
+        }
+        Ok(())
     })
 }
 

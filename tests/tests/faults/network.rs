@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::detour::Detour;
-use hookwell_tests::proxy::Network;
+use hookwell_tests::proxy::{Network, Way};
 use hookwell_tests::sender::Sender;
 use hookwell_tests::wait;
 
@@ -19,6 +19,7 @@ tests![
     ingest_far_from_kafka_goes_on,
     ingest_on_a_network_that_loses_packets_goes_on,
     ingest_whose_connections_are_reset_goes_on,
+    ingest_whose_connections_are_half_closed_goes_on,
     processors_in_a_black_hole_settle_nothing_and_later_everything,
     processors_whose_requests_do_not_arrive_settle_everything_later,
     processors_that_hear_no_answer_settle_nothing_twice,
@@ -26,6 +27,7 @@ tests![
     processors_far_from_kafka_go_on,
     processors_on_a_network_that_loses_packets_go_on,
     processors_whose_connections_are_reset_go_on,
+    processors_whose_connections_are_half_closed_go_on,
 ];
 
 const FAR: Network = Network::Slow(Duration::from_millis(200));
@@ -74,6 +76,18 @@ fn ingest_whose_connections_are_reset_goes_on(common: &Common) -> Result<()> {
             detour.reset();
             drill.load.until_sent(5)
         })
+    })
+}
+
+/// Kafka closes, and what ingest still says arrives; then it is Kafka that sees an end, while ingest
+/// hears its answers.
+fn ingest_whose_connections_are_half_closed_goes_on(common: &Common) -> Result<()> {
+    with_ingest_on_a_detour(common, "ingest and Kafka: connections half-closed", |drill, detour| {
+        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+            detour.half_close(way);
+            drill.load.until_sent(5)?;
+        }
+        Ok(())
     })
 }
 
@@ -159,6 +173,16 @@ fn processors_whose_connections_are_reset_go_on(common: &Common) -> Result<()> {
             detour.reset();
             drill.until_settled_more(1)
         })
+    })
+}
+
+fn processors_whose_connections_are_half_closed_go_on(common: &Common) -> Result<()> {
+    with_processors_on_a_detour(common, "processors and Kafka: connections half-closed", |drill, detour| {
+        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+            detour.half_close(way);
+            drill.until_settled_more(1)?;
+        }
+        Ok(())
     })
 }
 

@@ -85,5 +85,5 @@ fn a_fast_destination_is_served_while_all_others_hang(common: &Common) -> Result
     let _opened = Opened(&gate);
     let slow = gated(&gate)?;
     let stage = common.stage_with(|settings| beside.settings(settings, &slow.url()))?;
-    beside.play(&stage, &slow, &gate)
+    beside.play(&stage, 3, &slow, &gate).map(drop)
 }

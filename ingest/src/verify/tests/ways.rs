@@ -203,8 +203,38 @@ fn a_sender_that_proves_nothing_must_be_said_to() {
     told("unsigned = true\npreset = \"github\"", &[], "stands beside");
     told("unsigned = true\n[sources.hmac]\nheader = \"x\"", &[], "stands beside");
     told("unsigned = false", &["s3cret"], "nothing unsigned is accepted");
+    told("token = \"query:key\"\nunsigned = true", &[], "stands beside");
+    told("token = \"key\"", &["s3cret"], "must be the one place");
+    told("token = \"body-hash\"", &["s3cret"], "must be the one place");
+    told("token = \"header:x-key | query:key\"", &["s3cret"], "must be the one place");
+    told("token = \"query:key + header:x-key\"", &["s3cret"], "must be the one place");
     told("client_certificate = \"x\"\npreset = \"github\"", &["s3cret"], "stands beside");
     told("client_certificate = \"a header\"", &["s3cret"], "no header's name");
+}
+
+#[test]
+fn a_token_counts_where_it_is_said_to_be_shown_and_once() {
+    let secrets = ["s3cret", "t0p&more"];
+    let verdict = |place: &str, query: Option<&str>, headers: Headers, body: &[u8]| {
+        let source = source(&format!("token = {place:?}"), &secrets);
+        judge(&source, UnverifiedRequest { method: "POST", query, headers: &headers, body, received_at: NOW })
+    };
+    let by_query =
+        |query| verdict("query:key", query, vec![header("key", "s3cret")], b"{\"key\":\"s3cret\"}");
+    assert_eq!(by_query(Some("a=b&key=s3cret")), Ok(0));
+    assert_eq!(by_query(Some("key=t0p%26more")), Ok(1));
+    for (query, rejection) in [
+        (None, Rejection::SignatureMissing),
+        (Some("keys=s3cret"), Rejection::SignatureMissing),
+        (Some("key="), Rejection::SignatureMissing),
+        (Some("key=S3cret"), Rejection::SignatureMismatch),
+        (Some("key=s3cret&key=s3cret"), Rejection::Unreadable),
+        (Some("key=%ff"), Rejection::SignatureMismatch),
+    ] {
+        assert_eq!(by_query(query), Err(rejection), "{query:?}");
+    }
+    assert_eq!(verdict("header:X-Key", None, vec![header("x-key", "s3cret")], b""), Ok(0));
+    assert_eq!(verdict("json:/auth/key", None, Headers::new(), b"{\"auth\":{\"key\":\"s3cret\"}}"), Ok(0));
 }
 
 #[test]

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use hookwell_common::lifecycle::Clock;
 use hookwell_tests::detour::Detour;
 use hookwell_tests::kafka::{Kafka, Node};
-use hookwell_tests::proxy::{Network, Proxy};
+use hookwell_tests::proxy::{Network, Proxy, Way};
 use hookwell_tests::wait;
 
 use crate::schedule::{Blow, Link, Role, Trouble};
@@ -35,6 +36,7 @@ impl Brokers {
             Trouble::NoAnswers => Network::AnswersStay,
             Trouble::NoRequests => Network::RequestsStay,
             Trouble::Reset => Network::Refusing,
+            Trouble::HalfClosed => return self.half_close_for(link, lasts),
             Trouble::Latency => Network::Slow(Duration::from_millis(200)),
             Trouble::Loss => Network::Lossy { per_mille: 10, seed: 1 },
         };
@@ -48,6 +50,20 @@ impl Brokers {
         self.set(link, network);
         wait::pause(lasts);
         self.set(link, Network::Fine);
+    }
+
+    /// Closes one half and the other in turn, for `lasts`.
+    fn half_close_for(&self, link: Link, lasts: Duration) {
+        let clock = Clock::start();
+        for way in [Way::ToClient, Way::ToServer].into_iter().cycle() {
+            match link {
+                Link::IngestToKafka => self.ingest.half_close(way),
+                Link::ProcessorsToKafka => self.processors.half_close(way),
+                Link::ProcessorsToHandler => self.handler.half_close(way),
+            }
+            let Some(left) = lasts.checked_sub(clock.mono()) else { return };
+            wait::pause(left.min(Duration::from_secs(1)));
+        }
     }
 
     /// Ingest does not reach Kafka for as long as `meanwhile` takes.

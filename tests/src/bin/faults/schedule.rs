@@ -44,6 +44,8 @@ pub(crate) enum Trouble {
     NoRequests,
     /// Each connection is reset, and so is each new one.
     Reset,
+    /// Every second one end of each connection sees the end, in turn, and the other does not.
+    HalfClosed,
     /// 200 ms each way.
     Latency,
     /// One chunk in a hundred waits for its retransmission.
@@ -209,11 +211,12 @@ fn operator() -> Vec<Fault> {
     [Replay::Whole, Replay::Killed, Replay::Twice].map(Fault::Replay).to_vec()
 }
 
-const TROUBLES: [Trouble; 6] = [
+const TROUBLES: [Trouble; 7] = [
     Trouble::BlackHole,
     Trouble::NoAnswers,
     Trouble::NoRequests,
     Trouble::Reset,
+    Trouble::HalfClosed,
     Trouble::Latency,
     Trouble::Loss,
 ];
@@ -322,6 +325,9 @@ impl Trouble {
                 "handler without requests",
             ],
             Trouble::Reset => ["ingest-Kafka reset", "processor-Kafka reset", "handler reset"],
+            Trouble::HalfClosed => {
+                ["ingest-Kafka half-closed", "processor-Kafka half-closed", "handler half-closed"]
+            }
             Trouble::Latency => ["ingest-Kafka 200 ms", "processor-Kafka 200 ms", "handler 200 ms"],
             Trouble::Loss => ["ingest-Kafka loses 1 %", "processor-Kafka loses 1 %", "handler loses 1 %"],
         };
