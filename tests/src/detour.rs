@@ -35,6 +35,11 @@ impl Detour {
         all.join(",")
     }
 
+    /// One in front of each node.
+    pub fn proxies(&self) -> &[Proxy] {
+        &self.proxies
+    }
+
     /// What the network to every node is like from now on.
     pub fn set(&self, network: Network) {
         self.proxies.iter().for_each(|proxy| proxy.set(network));

@@ -129,9 +129,9 @@ impl Beside {
 /// The most that programs had in memory, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Peaks {
-    /// See above.
+    /// Of ingest.
     pub ingest: u64,
-    /// See above.
+    /// Of the processor.
     pub processor: u64,
 }
 

@@ -58,6 +58,13 @@ pub enum Way {
     ToClient,
 }
 
+impl Way {
+    /// One and the other, without end.
+    pub fn in_turn() -> impl Iterator<Item = Way> {
+        [Way::ToClient, Way::ToServer].into_iter().cycle()
+    }
+}
+
 impl Network {
     fn lets_pass(self, way: Way) -> bool {
         match self {

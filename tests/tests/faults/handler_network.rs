@@ -57,7 +57,7 @@ fn a_handler_whose_connections_are_reset_is_called_again(common: &Common) -> Res
 /// What was asked when the handler's half ends is handled, and nobody hears of it.
 fn a_handler_whose_connections_are_half_closed_is_called_again(common: &Common) -> Result<()> {
     with_a_proxy(common, "processors and handler: connections half-closed", |drill, proxy| {
-        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+        for way in Way::in_turn().take(20) {
             proxy.half_close(way);
             drill.until_settled_more(5)?;
         }

@@ -83,7 +83,7 @@ fn ingest_whose_connections_are_reset_goes_on(common: &Common) -> Result<()> {
 /// hears its answers.
 fn ingest_whose_connections_are_half_closed_goes_on(common: &Common) -> Result<()> {
     with_ingest_on_a_detour(common, "ingest and Kafka: connections half-closed", |drill, detour| {
-        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+        for way in Way::in_turn().take(20) {
             detour.half_close(way);
             drill.load.until_sent(5)?;
         }
@@ -178,7 +178,7 @@ fn processors_whose_connections_are_reset_go_on(common: &Common) -> Result<()> {
 
 fn processors_whose_connections_are_half_closed_go_on(common: &Common) -> Result<()> {
     with_processors_on_a_detour(common, "processors and Kafka: connections half-closed", |drill, detour| {
-        for way in [Way::ToClient, Way::ToServer].into_iter().cycle().take(20) {
+        for way in Way::in_turn().take(20) {
             detour.half_close(way);
             drill.until_settled_more(1)?;
         }

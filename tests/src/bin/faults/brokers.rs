@@ -1,5 +1,6 @@
 //! Kafka and the ways to it and to the handler: broken, and mended.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,11 +42,7 @@ impl Brokers {
             Trouble::Loss => Network::Lossy { per_mille: 10, seed: 1 },
         };
         if trouble == Trouble::Reset {
-            match link {
-                Link::IngestToKafka => self.ingest.reset(),
-                Link::ProcessorsToKafka => self.processors.reset(),
-                Link::ProcessorsToHandler => self.handler.reset(),
-            }
+            self.proxies(link).iter().for_each(Proxy::reset);
         }
         self.set(link, network);
         wait::pause(lasts);
@@ -55,12 +52,8 @@ impl Brokers {
     /// Closes one half and the other in turn, for `lasts`.
     fn half_close_for(&self, link: Link, lasts: Duration) {
         let clock = Clock::start();
-        for way in [Way::ToClient, Way::ToServer].into_iter().cycle() {
-            match link {
-                Link::IngestToKafka => self.ingest.half_close(way),
-                Link::ProcessorsToKafka => self.processors.half_close(way),
-                Link::ProcessorsToHandler => self.handler.half_close(way),
-            }
+        for way in Way::in_turn() {
+            self.proxies(link).iter().for_each(|proxy| proxy.half_close(way));
             let Some(left) = lasts.checked_sub(clock.mono()) else { return };
             wait::pause(left.min(Duration::from_secs(1)));
         }
@@ -76,10 +69,15 @@ impl Brokers {
     }
 
     fn set(&self, link: Link, network: Network) {
+        self.proxies(link).iter().for_each(|proxy| proxy.set(network));
+    }
+
+    /// Those in the middle of `link`.
+    fn proxies(&self, link: Link) -> &[Proxy] {
         match link {
-            Link::IngestToKafka => self.ingest.set(network),
-            Link::ProcessorsToKafka => self.processors.set(network),
-            Link::ProcessorsToHandler => self.handler.set(network),
+            Link::IngestToKafka => self.ingest.proxies(),
+            Link::ProcessorsToKafka => self.processors.proxies(),
+            Link::ProcessorsToHandler => slice::from_ref(&self.handler),
         }
     }
 
