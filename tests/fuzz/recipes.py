@@ -140,7 +140,7 @@ class Recipe:
         if kind == "prefix":
             return [text.removeprefix(rest)] if text.startswith(rest) else []
         if kind == "prefix?":
-            return [text.removeprefix(rest)]
+            return [item.strip().removeprefix(rest) for item in text.split(",")][:MOST]
         separator, rest = rest[0], rest[2:]
         if kind == "tail":
             return [item.strip() for item in text.split(separator)[1:]][:MOST]

@@ -1,5 +1,7 @@
 //! What is known of a way of signing without any request.
 
+use super::value::Place;
+
 /// What is known of a way of signing without any request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -11,6 +13,8 @@ pub struct Facts {
     pub covers_url: bool,
     /// Whether each secret must have the id by which its sender knows it.
     pub needs_ids: bool,
+    /// Where the secret itself lies, for whoever must not keep it.
+    pub secret_place: Option<Place>,
     /// How secrets are written, for messages.
     pub key_words: String,
 }

@@ -32,6 +32,7 @@ impl Plivo {
             covers_body: true,
             covers_url: true,
             needs_ids: false,
+            secret_place: None,
             key_words: "text".to_owned(),
         }
     }

@@ -146,6 +146,7 @@ impl Recipe {
             covers_body: self.content.covers_body(),
             covers_url: self.content.covers_url(),
             needs_ids: self.key_id.is_some() || self.content.names_secret(),
+            secret_place: None,
             key_words: match self.algorithm {
                 Algorithm::Public(_) => "a public key, or a certificate in PEM".to_owned(),
                 Algorithm::Hmac(_) | Algorithm::Digest(_) => {

@@ -282,6 +282,7 @@ impl Scheme {
             covers_body: one.covers_body && other.covers_body,
             covers_url: one.covers_url && other.covers_url,
             needs_ids: one.needs_ids && other.needs_ids,
+            secret_place: one.secret_place.or(other.secret_place),
             ..one
         };
         all.reduce(both).unwrap_or_default()

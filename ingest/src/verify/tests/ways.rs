@@ -213,6 +213,20 @@ fn a_sender_that_proves_nothing_must_be_said_to() {
 }
 
 #[test]
+fn what_shows_the_secret_is_neither_an_id_nor_kept() {
+    let is_refused = |table: &str, key: &str| {
+        let faults = try_source(table, &["name:s3cret"]).unwrap_err();
+        let told = format!("{key}: names header:authorization, where this sender shows its secret");
+        assert!(faults.len() == 1 && faults[0].contains(&told), "{table}: {faults:?}");
+    };
+    is_refused("token = \"header:Authorization\"\nevent_id = \"header:authorization\"", "event_id");
+    is_refused("token = \"header:authorization\"\nkeep_headers = [\"Authorization\"]", "keep_headers");
+    is_refused("preset = \"basic-auth\"\nevent_type = \"json:/type | header:authorization\"", "event_type");
+    let certificate = "client_certificate = \"x-cert\"\nkeep_headers = [\"x-cert\"]";
+    assert!(try_source(certificate, &["s3cret"]).is_ok());
+}
+
+#[test]
 fn a_token_counts_where_it_is_said_to_be_shown_and_once() {
     let secrets = ["s3cret", "t0p&more"];
     let verdict = |place: &str, query: Option<&str>, headers: Headers, body: &[u8]| {
