@@ -33,7 +33,7 @@ impl Broker {
     /// Starts it.
     pub(crate) fn start() -> Result<Self> {
         let home = tempfile::Builder::new().prefix("hookwell-bench-").tempdir()?;
-        let kafka = Arc::new(Kafka::start(home.path())?);
+        let kafka = Arc::new(Kafka::start_to_measure(home.path())?);
         let here = std::env::current_exe()?;
         let folder = here.parent().context("this program lies in a directory")?;
         let binaries = Binaries { ingest: folder.join("ingest"), processor: folder.join("processor") };

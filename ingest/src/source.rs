@@ -121,7 +121,13 @@ impl Source {
         let event_type = resolve_rule(config, "event_type", event_type, default_type, faults);
         let keep_headers = resolve_kept(config, preset, faults);
         if let Some(scheme) = &scheme {
-            refuse_kept_secret(config, scheme, [event_id.as_ref(), event_type.as_ref()], &keep_headers, faults);
+            refuse_kept_secret(
+                config,
+                scheme,
+                [event_id.as_ref(), event_type.as_ref()],
+                &keep_headers,
+                faults,
+            );
         }
         let places = event_id.iter().chain(&event_type).flat_map(ValueRule::places);
         let pointers = Pointers::of(places);
@@ -385,10 +391,10 @@ fn refuse_kept_secret(
     let Some(secret) = scheme.facts().secret_place.filter(|_| config.client_certificate.is_none()) else {
         return;
     };
-    let names = |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|place| *place == secret));
+    let names =
+        |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|place| *place == secret));
     let is_kept = keep_headers.iter().any(|name| secret == ValuePlace::Header(name.to_ascii_lowercase()));
-    let keys =
-        [("event_id", names(event_id)), ("event_type", names(event_type)), ("keep_headers", is_kept)];
+    let keys = [("event_id", names(event_id)), ("event_type", names(event_type)), ("keep_headers", is_kept)];
     for (key, _) in keys.into_iter().filter(|(_, names_it)| *names_it) {
         let what = format!("names {secret}, where this sender shows its secret; leave that out");
         faults.add(&config.place, format!("{}.{key}", config.path), what);

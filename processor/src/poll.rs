@@ -122,7 +122,7 @@ impl Member {
             self.turn();
         }
         self.hand_everything_back();
-        self.hosts.join();
+        self.hosts.end();
     }
 
     /// One round: records, what librdkafka asked, what lanes report.

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hookwell_common::lifecycle::Clock;
 
 use node::Ports;
 
@@ -88,23 +91,28 @@ impl Kafka {
     /// [`Kafka::start`], on chosen ports.
     pub fn start_at(home: &Path, port: u16, controller_port: u16) -> Result<Self> {
         let ports = Ports { broker: port, controller: controller_port, doors: Vec::new() };
-        Self::of_one(home, ports)
+        Self::of_one(home, ports, MACHINE_OF_ONE)
+    }
+
+    /// [`Kafka::start`], with the compiler that Kafka has in production: for whoever measures.
+    pub fn start_to_measure(home: &Path) -> Result<Self> {
+        Self::of_one(home, Ports::free(0)?, MACHINE_TO_MEASURE)
     }
 
     /// Starts nodes whose data lies under `home`, on free ports.
     pub fn start_as(home: &Path, shape: Shape) -> Result<Self> {
         match shape.nodes {
-            1 => Self::of_one(home, Ports::free(shape.doors)?),
+            1 => Self::of_one(home, Ports::free(shape.doors)?, MACHINE_OF_ONE),
             _ => Self::of_many(home, shape),
         }
     }
 
-    fn of_one(home: &Path, ports: Ports) -> Result<Self> {
+    fn of_one(home: &Path, ports: Ports, machine: &'static [&'static str]) -> Result<Self> {
         let controller = format!("controller.quorum.bootstrap.servers=127.0.0.1:{}", ports.controller);
         let doors = ports.doors.len();
-        let node = Node::new(1, ports, home.to_owned(), &["-Xms256m", "-Xmx768m"])?;
+        let node = Node::new(1, ports, home.to_owned(), machine)?;
         node.configure(&[&controller, SETTINGS_OF_ONE, SETTINGS].join("\n"))?;
-        node.format(&["--standalone"], || node.cluster_name())?;
+        node.format(&["--standalone"], &cluster_name(home))?;
         node.revive()?;
         Ok(Self::of(vec![node], doors))
     }
@@ -117,13 +125,13 @@ impl Kafka {
         let voters = format!("controller.quorum.voters={}", voters.join(","));
         let nodes: Vec<_> = ids
             .zip(ports)
-            .map(|(id, ports)| Node::new(id, ports, home.join(format!("node-{id}")), HEAP_OF_MANY))
+            .map(|(id, ports)| Node::new(id, ports, home.join(format!("node-{id}")), MACHINE_OF_MANY))
             .collect::<Result<_>>()?;
         let kafka = Self::of(nodes, shape.doors);
-        let cluster = kafka.nodes[0].cluster_name()?;
+        let cluster = cluster_name(home);
         for node in &kafka.nodes {
             node.configure(&[&voters, SETTINGS_OF_MANY, SETTINGS].join("\n"))?;
-            node.format(&[], || Ok(cluster.clone()))?;
+            node.format(&[], &cluster)?;
         }
         kafka.revive()?;
         kafka.until_healthy()?;
@@ -232,8 +240,23 @@ transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 share.coordinator.state.topic.replication.factor=1";
 
-/// Three processes on a small machine; the second compiler would cost them the first minute.
-const HEAP_OF_MANY: &[&str] = &["-Xms128m", "-Xmx512m", "-XX:TieredStopAtLevel=1"];
+/// For processes that live seconds or minutes the second compiler costs more than it brings: of 60 s
+/// of Kafka's in seven rows of the failure matrix it took 22.
+const QUICK_COMPILER: &str = "-XX:TieredStopAtLevel=1";
+
+const MACHINE_OF_ONE: &[&str] = &["-Xms256m", "-Xmx768m", QUICK_COMPILER];
+const MACHINE_TO_MEASURE: &[&str] = &["-Xms256m", "-Xmx768m"];
+/// Three processes on a small machine.
+const MACHINE_OF_MANY: &[&str] = &["-Xms128m", "-Xmx512m", QUICK_COMPILER];
+
+/// A name for the cluster whose data lies under `home`, as Kafka writes them: another each time, and
+/// none begins with a dash, which Kafka's tools would take for an option.
+fn cluster_name(home: &Path) -> String {
+    let what = format!("{} {} {:?}", home.display(), std::process::id(), Clock::start().now().wall);
+    let mut id = *blake3::hash(what.as_bytes()).as_bytes();
+    id[0] &= 0x7f;
+    URL_SAFE_NO_PAD.encode(&id[..16])
+}
 
 /// A dead or frozen node is missed after four seconds instead of nine, and a copy that stands
 /// still after three instead of thirty. On a machine that is busy less would miss the living.

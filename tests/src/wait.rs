@@ -10,7 +10,7 @@ use hookwell_common::lifecycle::Clock;
 /// passes or fails by how long it took.
 pub const PATIENCE: Duration = Duration::from_secs(300);
 
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Waits until `look` finds something. An error of `look` is nothing found yet; the last one is
 /// told when patience ends.

@@ -123,8 +123,6 @@ impl ClientSettings {
             .set("isolation.level", "read_committed")
             // The end of a state partition is where its restore ends.
             .set("enable.partition.eof", "true")
-            // While a restore waits for its end nothing else is fetched: don't wait long.
-            .set("fetch.wait.max.ms", "10")
             .set("statistics.interval.ms", "1000");
         self.seal(config, "hookwell-follower")
     }
@@ -218,6 +216,8 @@ impl ClientSettings {
             .set("auto.offset.reset", "earliest")
             // The default of 1 s starves a fast consumer (measured).
             .set("fetch.queue.backoff.ms", "5")
+            // A partition that begins to be read waits for the fetch under way, and whoever has nothing to
+            // read asks again after as long (measured).
             .set("fetch.wait.max.ms", "50")
             .set("queued.min.messages", "20000")
             // Bounds what is fetched and not yet handed on, in KiB, over all partitions.

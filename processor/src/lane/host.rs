@@ -67,12 +67,9 @@ impl Host {
         self.thread
     }
 
-    /// Ends it, once its orders are closed, and waits for it.
-    pub(crate) fn join(self) {
-        drop(self.orders);
-        if self.thread.join().is_err() {
-            tracing::error!("the thread of a lane panicked");
-        }
+    /// Closes its orders: it ends once it has no lane any more.
+    pub(crate) fn end(self) -> JoinHandle<()> {
+        self.thread
     }
 }
 

@@ -15,6 +15,10 @@ use crate::shared::Shared;
 /// ends well within this, answer or none.
 const FOR_GOOD: Duration = Duration::from_secs(120);
 
+/// How long stopping waits for threads on which no lane is left to finish.
+const END_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
 /// The hosts, by number; each is started with its first order.
 pub(super) struct Hosts {
     shared: Arc<Shared>,
@@ -64,11 +68,36 @@ impl Hosts {
         self.shared.board.set_blocked(self.given_up.blocked_for_good(now));
     }
 
-    /// Ends all of them, and waits for that.
-    pub(super) fn join(&mut self) {
-        for (_, host) in self.hosts.drain() {
-            host.join();
+    /// Ends all of them, once no partition is theirs any more, and waits for that; but not for long:
+    /// one may still be blocked by a call for a partition that was lost, and what that would write
+    /// counts for nothing.
+    pub(super) fn end(&mut self) {
+        let threads = self.hosts.drain().map(|(_, host)| host.end()).collect();
+        let clock = self.shared.clock;
+        let left = until_ended(threads, || clock.mono(), END_WITHIN);
+        if 0 < left {
+            tracing::warn!(left, "lanes' threads are blocked, and are left behind");
         }
+    }
+}
+
+/// Waits for the end of `threads`, and tells how many have not ended in time.
+fn until_ended(
+    mut threads: Vec<JoinHandle<()>>,
+    mut now: impl FnMut() -> Duration,
+    within: Duration,
+) -> usize {
+    let deadline = now() + within;
+    loop {
+        for thread in threads.extract_if(.., |thread| thread.is_finished()) {
+            if thread.join().is_err() {
+                tracing::error!("the thread of a lane panicked");
+            }
+        }
+        if threads.is_empty() || deadline <= now() {
+            return threads.len();
+        }
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
 
@@ -102,10 +131,33 @@ mod tests {
         (sender, spawn_thread("blocked".to_owned(), wait).unwrap())
     }
 
-    fn until_ended(given_up: &GivenUp) {
+    fn until_all_ended(given_up: &GivenUp) {
         while given_up.0.iter().any(|(_, thread)| !thread.is_finished()) {
             std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn at_the_end_threads_that_are_blocked_are_left_behind_after_a_while() {
+        let (_block, blocked) = blocked();
+        let mut looks = 0;
+        let now = || {
+            looks += 1;
+            END_WITHIN * (looks / 3)
+        };
+        assert_eq!(until_ended(vec![blocked], now, END_WITHIN), 1);
+    }
+
+    #[test]
+    fn at_the_end_threads_that_end_are_waited_for() {
+        let (release, going) = blocked();
+        let (mut release, mut looks) = (Some(release), 0);
+        let now = || {
+            looks += 1;
+            release.take_if(|_| looks == 3);
+            Duration::ZERO
+        };
+        assert_eq!(until_ended(vec![going], now, END_WITHIN), 0);
     }
 
     #[test]
@@ -118,7 +170,7 @@ mod tests {
         assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD - Duration::from_secs(1)), 0);
         assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD), 6);
         drop(ends);
-        until_ended(&given_up);
+        until_all_ended(&given_up);
         assert_eq!(given_up.blocked_for_good(Duration::from_secs(10) + FOR_GOOD), 0);
     }
 }

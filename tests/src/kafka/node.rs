@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{free_port, jars};
+use super::{QUICK_COMPILER, free_port, jars};
 use crate::program::{child, limit_files};
 use crate::wait;
 
@@ -48,16 +48,21 @@ pub struct Node {
     ports: Ports,
     home: PathBuf,
     jars: PathBuf,
-    heap: &'static [&'static str],
+    machine: &'static [&'static str],
     process: Mutex<Option<Child>>,
 }
 
 impl Node {
     /// A node that does not run yet, its data under `home`.
-    pub(super) fn new(id: i32, ports: Ports, home: PathBuf, heap: &'static [&'static str]) -> Result<Self> {
+    pub(super) fn new(
+        id: i32,
+        ports: Ports,
+        home: PathBuf,
+        machine: &'static [&'static str],
+    ) -> Result<Self> {
         let jars = jars()?;
         fs::create_dir_all(&home)?;
-        Ok(Self { id, ports, home, jars, heap, process: Mutex::new(None) })
+        Ok(Self { id, ports, home, jars, machine, process: Mutex::new(None) })
     }
 
     /// Its number, as Kafka has it.
@@ -117,8 +122,8 @@ impl Node {
             let log = File::options().create(true).append(true).open(self.log())?;
             let child = self
                 .java()
-                .args(self.heap)
-                .args(["-XX:+UseSerialGC", "kafka.Kafka"])
+                .args(self.machine)
+                .arg("kafka.Kafka")
                 .arg(self.properties())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -224,16 +229,15 @@ log.dirs={}
     }
 
     /// Prepares its storage for a cluster, unless that is done.
-    pub(super) fn format(&self, how: &[&str], cluster: impl FnOnce() -> Result<String>) -> Result<()> {
+    pub(super) fn format(&self, how: &[&str], cluster: &str) -> Result<()> {
         if self.data().join("meta.properties").exists() {
             return Ok(());
         }
-        let cluster = cluster()?;
         let output = self
-            .java()
-            .args([STORAGE_TOOL, "format"])
+            .tool(STORAGE_TOOL)
+            .arg("format")
             .args(how)
-            .args(["-t", &cluster, "-c"])
+            .args(["-t", cluster, "-c"])
             .arg(self.properties())
             .output()
             .context("java could not be started")?;
@@ -245,22 +249,21 @@ log.dirs={}
         Ok(())
     }
 
-    /// A name for a new cluster.
-    pub(super) fn cluster_name(&self) -> Result<String> {
-        let output =
-            self.java().args([STORAGE_TOOL, "random-uuid"]).output().context("java could not be started")?;
-        let name = String::from_utf8(output.stdout)?;
-        Ok(name.lines().last().context("Kafka's storage tool gave no id")?.to_owned())
-    }
-
     fn properties(&self) -> PathBuf {
         self.home.join("server.properties")
     }
 
-    pub(super) fn java(&self) -> Command {
+    fn java(&self) -> Command {
         let mut java = child("java");
-        java.arg("-cp").arg(self.jars.join("*"));
+        java.arg("-XX:+UseSerialGC").arg("-cp").arg(self.jars.join("*"));
         java
+    }
+
+    /// One of Kafka's own tools.
+    pub(super) fn tool(&self, name: &str) -> Command {
+        let mut tool = self.java();
+        tool.args([QUICK_COMPILER, name]);
+        tool
     }
 
     fn process(&self) -> MutexGuard<'_, Option<Child>> {

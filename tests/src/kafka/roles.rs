@@ -94,8 +94,8 @@ impl Kafka {
     /// What a tool of Kafka's prints.
     pub fn ask(&self, tool: &str, arguments: &[&str]) -> Result<String> {
         let output = self.nodes[0]
-            .java()
-            .args([tool, "--bootstrap-server", &self.bootstrap_servers()])
+            .tool(tool)
+            .args(["--bootstrap-server", &self.bootstrap_servers()])
             .args(arguments)
             .output()
             .context("java could not be started")?;

@@ -13,6 +13,7 @@ use hookwell_tests::kafka::{Kafka, project};
 use hookwell_tests::ledger;
 use hookwell_tests::load::{Load, Plan};
 use hookwell_tests::program::Program;
+use hookwell_tests::proxy::Way;
 use hookwell_tests::recovery::{self, Fault, Recovery};
 use hookwell_tests::sender::{Signed, client};
 use hookwell_tests::stage::{Settings, Stage};
@@ -214,6 +215,22 @@ impl Drill {
             Err(not_kept) => error.context(format!("after {faults:?}, and the logs are lost: {not_kept}")),
         }
     }
+}
+
+/// Half-closes every connection twenty times, now this way, now that, and each time waits until
+/// `gone_on`, over a connection that is new.
+pub(crate) fn half_close_in_turn(
+    connections: impl Fn() -> u64,
+    half_close: impl Fn(Way),
+    gone_on: impl Fn() -> Result<()>,
+) -> Result<()> {
+    for way in Way::in_turn().take(20) {
+        let before = connections();
+        half_close(way);
+        wait::until("a new connection", || Ok((before < connections()).then_some(())))?;
+        gone_on()?;
+    }
+    Ok(())
 }
 
 /// The usual settings of a row, and `change`.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::kafka::free_port;
-use hookwell_tests::proxy::{Network, Proxy, Way};
+use hookwell_tests::proxy::{Network, Proxy};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, PLAN, SOME, settings};
+use super::drill::{Drill, PLAN, SOME, half_close_in_turn, settings};
 use crate::{Common, tests};
 
 tests![
@@ -57,11 +57,8 @@ fn a_handler_whose_connections_are_reset_is_called_again(common: &Common) -> Res
 /// What was asked when the handler's half ends is handled, and nobody hears of it.
 fn a_handler_whose_connections_are_half_closed_is_called_again(common: &Common) -> Result<()> {
     with_a_proxy(common, "processors and handler: connections half-closed", |drill, proxy| {
-        for way in Way::in_turn().take(20) {
-            proxy.half_close(way);
-            drill.until_settled_more(5)?;
-        }
-        Ok(())
+        let gone_on = || drill.until_settled_more(5);
+        half_close_in_turn(|| proxy.connections(), |way| proxy.half_close(way), gone_on)
     })
 }
 

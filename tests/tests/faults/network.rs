@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use hookwell_tests::detour::Detour;
-use hookwell_tests::proxy::{Network, Way};
+use hookwell_tests::program::Program;
+use hookwell_tests::proxy::Network;
 use hookwell_tests::sender::Sender;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, SOME};
+use super::drill::{Drill, SOME, half_close_in_turn};
 use crate::{Common, tests};
 
 tests![
@@ -83,11 +84,8 @@ fn ingest_whose_connections_are_reset_goes_on(common: &Common) -> Result<()> {
 /// hears its answers.
 fn ingest_whose_connections_are_half_closed_goes_on(common: &Common) -> Result<()> {
     with_ingest_on_a_detour(common, "ingest and Kafka: connections half-closed", |drill, detour| {
-        for way in Way::in_turn().take(20) {
-            detour.half_close(way);
-            drill.load.until_sent(5)?;
-        }
-        Ok(())
+        let gone_on = || drill.load.until_sent(5);
+        half_close_in_turn(|| detour.connections(), |way| detour.half_close(way), gone_on)
     })
 }
 
@@ -148,13 +146,17 @@ fn a_processor_cut_off_with_an_heir_settles_nothing_twice(common: &Common) -> Re
     drill.during("some processors and Kafka: black hole, while another goes on", |drill| {
         detour.set(Network::BlackHole);
         drill.until_settled_more(5 * SOME)?;
+        let owned = |program: &Program| program.metric("hookwell_processor_assigned_partitions", &[]);
         wait::until("the heir to own every partition", || {
-            let owned = drill.processors[2].metric("hookwell_processor_assigned_partitions", &[])?;
-            Ok((owned == 3.0).then_some(()))
+            Ok((owned(&drill.processors[2])? == 3.0).then_some(()))
         })?;
         drill.until_settled_more(5 * SOME)?;
         detour.set(Network::Fine);
-        Ok(())
+        // Until each knows what has become of its own, it may still call for what it has lost.
+        wait::until("each to own a partition, and no other", || {
+            let all: Vec<_> = drill.processors.iter().map(owned).collect::<Result<_>>()?;
+            Ok((all == [1.0; 3]).then_some(()))
+        })
     })?;
     drill.end()
 }
@@ -178,11 +180,8 @@ fn processors_whose_connections_are_reset_go_on(common: &Common) -> Result<()> {
 
 fn processors_whose_connections_are_half_closed_go_on(common: &Common) -> Result<()> {
     with_processors_on_a_detour(common, "processors and Kafka: connections half-closed", |drill, detour| {
-        for way in Way::in_turn().take(20) {
-            detour.half_close(way);
-            drill.until_settled_more(1)?;
-        }
-        Ok(())
+        let gone_on = || drill.until_settled_more(1);
+        half_close_in_turn(|| detour.connections(), |way| detour.half_close(way), gone_on)
     })
 }
 

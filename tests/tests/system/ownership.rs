@@ -28,6 +28,7 @@ tests![
     a_member_that_gives_up_many_threads_at_once_goes_on_for_they_come_back,
     retries_that_librdkafka_stops_reading_are_read_on_by_a_consumer_that_is_new,
     a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_its_heir_goes_on,
+    a_processor_that_lost_a_partition_while_a_call_of_librdkafka_never_returns_ends_well_when_told_to_stop,
 ];
 
 fn the_late_commit_of_a_frozen_owner_does_not_count(common: &Common) -> Result<()> {
@@ -324,5 +325,24 @@ fn a_processor_told_to_stop_while_a_call_of_librdkafka_never_returns_ends_and_it
     stage.until_caught_up()?;
     let calls = stage.handler.calls_for("one");
     ensure!(calls.len() == 2 && calls[0].key() == calls[1].key(), "{calls:?}");
+    Ok(())
+}
+
+fn a_processor_that_lost_a_partition_while_a_call_of_librdkafka_never_returns_ends_well_when_told_to_stop(
+    common: &Common,
+) -> Result<()> {
+    let stage = common.stage_with(|settings| settings.partitions = 1)?;
+    let blocked = stage.start_processor("transaction-produced=1*pause")?.ready()?;
+    stage.accept(&["one"])?;
+    until_transactions_are_open(&stage, 1)?;
+    blocked.signal(Signal::STOP)?;
+    let _heir = stage.processor()?;
+    ensure!(stage.until_settled(&["one"])?.is_clean());
+    blocked.signal(Signal::CONT)?;
+    wait::until("the group's word that the partition is lost", || {
+        Ok(blocked.logged().contains("lost=true").then_some(()))
+    })?;
+    ensure!(blocked.stop()?.success(), "{}", blocked.logged());
+    stage.until_caught_up()?;
     Ok(())
 }
