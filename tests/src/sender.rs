@@ -178,7 +178,9 @@ pub fn client() -> &'static Client {
     CLIENT.get_or_init(|| {
         // Nobody else decides for this process; a provider that is there already is as good.
         rustls::crypto::ring::default_provider().install_default().ok();
-        let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy().build();
+        let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy();
+        // Servers close a connection that is idle for five seconds, perhaps just when it is used again.
+        let client = client.pool_idle_timeout(Duration::from_secs(3)).build();
         client.unwrap_or_else(|error| unreachable!("a client without TLS settings: {error}"))
     })
 }

@@ -1,8 +1,8 @@
 //! The failure matrix, a row a test: steady load, a fault, its end, and then every accepted event
 //! is settled, once.
 //!
-//! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
-//! detours for all rows that spoil the network, side by side; for each seed and for whoever kills
+//! Two clusters of three nodes for all rows that strike brokers, on each one at a time; one node that
+//! has detours for all rows that spoil the network, side by side; for each seed and for whoever kills
 //! the only node a Kafka of its own, one at a time.
 
 mod faults {
@@ -16,6 +16,7 @@ mod faults {
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
@@ -25,18 +26,32 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 /// Rows at a time; each may want a way of its own to the one node.
-const THREADS: usize = 6;
+const THREADS: usize = 8;
 
 /// What all rows share.
 #[derive(Debug)]
 pub(crate) struct Common {
     binaries: Binaries,
-    cluster: Lazy,
+    clusters: [Cluster; 2],
+    /// How many rows have asked for a cluster.
+    asked: AtomicUsize,
     node: Lazy,
-    /// Held by whoever strikes nodes of the cluster.
-    turn: Mutex<()>,
     /// Held by whoever has a Kafka of its own.
     own_kafka: Mutex<()>,
+}
+
+/// Three nodes.
+#[derive(Debug)]
+struct Cluster {
+    kafka: Lazy,
+    /// Held by whoever strikes them.
+    turn: Mutex<()>,
+}
+
+impl Cluster {
+    fn new() -> Result<Self> {
+        Ok(Self { kafka: Lazy::new(Shape { nodes: 3, doors: 0 })?, turn: Mutex::new(()) })
+    }
 }
 
 /// A Kafka that is started when the first row needs it.
@@ -64,7 +79,7 @@ impl Lazy {
     }
 }
 
-/// The cluster, for as long as this row has it for itself. Ends with every node alive.
+/// A cluster, for as long as this row has it for itself. Ends with every node alive.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub(crate) kafka: Arc<Kafka>,
@@ -82,8 +97,9 @@ impl Drop for Turn<'_> {
 impl Common {
     /// Three nodes that are well, for this row alone.
     pub(crate) fn cluster(&self) -> Result<Turn<'_>> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let kafka = self.cluster.get()?;
+        let cluster = &self.clusters[self.asked.fetch_add(1, Ordering::Relaxed) % self.clusters.len()];
+        let turn = cluster.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let kafka = cluster.kafka.get()?;
         kafka.until_healthy()?;
         Ok(Turn { kafka, _turn: turn })
     }
@@ -121,9 +137,9 @@ fn main() -> Result<ExitCode> {
             ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
             processor: PathBuf::from(env!("CARGO_BIN_EXE_processor-under-test")),
         },
-        cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
+        clusters: [Cluster::new()?, Cluster::new()?],
+        asked: AtomicUsize::new(0),
         node: Lazy::new(Shape { nodes: 1, doors: THREADS })?,
-        turn: Mutex::new(()),
         own_kafka: Mutex::new(()),
     });
     let trial = |file: &str, (name, test): Test| {
@@ -139,7 +155,7 @@ fn main() -> Result<ExitCode> {
         ("network", faults::network::TESTS),
         ("seeds", faults::seeds::TESTS),
     ];
-    // Evenly mixed: rows that strike the cluster wait for each other, and others run meanwhile.
+    // Evenly mixed: rows that strike a cluster wait for each other, and others run meanwhile.
     let mut trials: Vec<_> = files
         .iter()
         .flat_map(|(file, tests)| {

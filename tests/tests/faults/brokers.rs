@@ -134,7 +134,7 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
     let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
     let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
     let stage = Stage::set(&kafka, &common.binaries, settings(many_commits))?;
-    let busy = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(5) };
+    let busy = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(15) };
     let mut drill = Drill::on(stage, busy)?;
     for _ in 0..3 {
         drill.during("the only broker is killed", |_| {

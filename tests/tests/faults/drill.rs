@@ -36,7 +36,7 @@ pub(crate) struct Drill {
 pub(crate) const TOPICS: [&str; 5] = ["events", "state", "dlq", "retry.1", "retry.2"];
 
 /// What the load is unless a row wants another.
-pub(crate) const PLAN: Plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
+pub(crate) const PLAN: Plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(50) };
 
 /// The delays of the retry tiers, in milliseconds, and the calls at most.
 const TIERS: [u64; 2] = [300, 1_000];
