@@ -14,6 +14,7 @@ use hookwell_common::event::Name;
 use crate::source::{Source, Sources};
 use crate::verify::handshake::Handshake;
 use crate::verify::preset;
+use crate::verify::published::KEY_PATIENCE;
 use crate::verify::value::{self, ValueRule};
 
 /// What can go wrong with a source.
@@ -32,13 +33,42 @@ impl fmt::Display for Concern {
     }
 }
 
+/// What an answer may wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Answer {
+    publish_timeout: Duration,
+    /// What Kafka did not take is tried once more where the spool does not take it either.
+    is_tried_twice: bool,
+    reads_key: bool,
+}
+
+impl Answer {
+    fn may_take(self) -> Duration {
+        let key = if self.reads_key { KEY_PATIENCE } else { Duration::ZERO };
+        key + self.publish_timeout * if self.is_tried_twice { 2 } else { 1 }
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (ingest.publish_timeout", humantime::format_duration(self.may_take()))?;
+        if self.is_tried_twice {
+            f.write_str(", twice, for the source spools")?;
+        }
+        if self.reads_key {
+            write!(f, ", and {} for a key", humantime::format_duration(KEY_PATIENCE))?;
+        }
+        f.write_str(")")
+    }
+}
+
 /// Why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Danger {
     /// The sender repeats itself for longer than it is remembered.
     Forgotten { repeats_for: Duration, window: Duration },
     /// The sender gives up before it is answered.
-    Impatient { waits: Duration, publish_timeout: Duration },
+    Impatient { waits: Duration, answer: Answer },
     /// The sender never sends again what could not be stored.
     NeverAgain { publish_timeout: Duration },
     /// Only the body tells one event from another.
@@ -77,11 +107,10 @@ impl fmt::Display for Danger {
                 figure(repeats_for),
                 figure(window)
             ),
-            Danger::Impatient { waits, publish_timeout } => write!(
+            Danger::Impatient { waits, answer } => write!(
                 f,
-                "this sender waits {} for an answer, and Kafka may take {} (ingest.publish_timeout): while Kafka is slow the sender gives up unanswered, and some switch off an address that fails often; shorten ingest.publish_timeout",
-                figure(waits),
-                figure(publish_timeout)
+                "this sender waits {} for an answer, which may take {answer}: while Kafka is slow the sender gives up unanswered, and some switch off an address that fails often; shorten ingest.publish_timeout",
+                figure(waits)
             ),
             Danger::NeverAgain { publish_timeout } => write!(
                 f,
@@ -129,6 +158,8 @@ fn dangers(config: &Config, source: &SourceConfig, resolved: &Source) -> Vec<Dan
     let preset = source.preset.as_ref().and_then(|named| preset::all().get(&named.value));
     let window = config.processor.dedupe_window;
     let publish_timeout = config.ingest.publish_timeout;
+    let (is_tried_twice, reads_key) = (resolved.spools(), resolved.reads_keys());
+    let answer = Answer { publish_timeout, is_tried_twice, reads_key };
     let waits = preset.and_then(|preset| duration(preset.timeout.as_deref()));
     let repeats_for = preset.and_then(|preset| duration(preset.retries_for.as_deref()));
     let proof = &resolved.scheme;
@@ -138,9 +169,7 @@ fn dangers(config: &Config, source: &SourceConfig, resolved: &Source) -> Vec<Dan
         repeats_for
             .filter(|repeats_for| window < *repeats_for)
             .map(|repeats_for| Danger::Forgotten { repeats_for, window }),
-        waits
-            .filter(|waits| *waits <= publish_timeout)
-            .map(|waits| Danger::Impatient { waits, publish_timeout }),
+        waits.filter(|waits| *waits <= answer.may_take()).map(|waits| Danger::Impatient { waits, answer }),
         repeats_for
             .filter(|repeats_for| repeats_for.is_zero() && !resolved.spools())
             .map(|_| Danger::NeverAgain { publish_timeout }),
@@ -247,6 +276,11 @@ mod tests {
             &["waits 5s", "may take 5s (ingest.publish_timeout)"],
         );
         assert_eq!(stage("4900ms"), Vec::<String>::new());
+        check(
+            &told_with("[ingest.spool]\npath = '/tmp/x'", &preset("shopify", "on_enqueue_failure = 'spool'")),
+            "x.toml:5: sources[0].preset: ",
+            &["waits 5s", "may take 5s (ingest.publish_timeout, twice, for the source spools)"],
+        );
     }
 
     #[test]

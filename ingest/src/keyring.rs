@@ -4,7 +4,6 @@ pub mod cache;
 pub mod fetch;
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
 use hookwell_common::lifecycle::{Clock, spawn};
 use reqwest::Client;
@@ -16,14 +15,11 @@ use crate::rejection::Rejection;
 use crate::source::Source;
 use crate::verify::explain::Silent;
 use crate::verify::handshake::Reply;
-use crate::verify::published::{KeyName, KeySource, PublishedKey, asked_at};
+use crate::verify::published::{KEY_PATIENCE, KeyName, KeySource, PublishedKey, asked_at};
 use crate::verify::request::UnverifiedRequest;
 use crate::verify::{VerifiedRequest, verify_with};
 use cache::{Answer, KeyCache};
 use fetch::{Outcome, client, get};
-
-/// How long a request waits for its key at most.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The keys that are known, and the way to others. All clones are one.
 #[derive(Clone, Debug)]
@@ -118,7 +114,7 @@ impl Keyring {
                 Answer::Ask => self.read(source, published, name.address().to_owned()),
                 Answer::Wait => {}
             }
-            let left = PATIENCE.saturating_sub(self.0.clock.mono().saturating_sub(since));
+            let left = KEY_PATIENCE.saturating_sub(self.0.clock.mono().saturating_sub(since));
             if tokio::time::timeout(left, changed).await.is_err() {
                 return Err(Rejection::KeyUnavailable);
             }

@@ -182,7 +182,7 @@ impl Gateway {
                 body: &body,
                 received_at: begun.wall,
             };
-            if let Some(reply) = shake_hands(&unverified, source, false, &mut Silent) {
+            if let Some(reply) = shake_hands(&unverified, source, None, &mut Silent) {
                 return reply.map(Taken::Answered);
             }
             let verified = self.keyring.verify(unverified, source).await.inspect_err(|reason| {
@@ -190,7 +190,7 @@ impl Gateway {
                 self.quarantine(unverified, peer, source, meters, *reason);
             })?;
             meters.count_secret(verified.key().0, self.clock.now().wall);
-            if let Some(reply) = shake_hands(&unverified, source, true, &mut Silent) {
+            if let Some(reply) = shake_hands(&unverified, source, Some(verified.key()), &mut Silent) {
                 return self.keyring.visit(reply?, source).await.map(Taken::Answered);
             }
             if let Some(advice) = advice(&unverified, source) {

@@ -388,16 +388,23 @@ fn refuse_kept_secret(
     faults: &mut Faults,
 ) {
     // How a proxy names a certificate is no secret.
-    let Some(secret) = scheme.facts().secret_place.filter(|_| config.client_certificate.is_none()) else {
+    if config.client_certificate.is_some() {
         return;
-    };
-    let names =
-        |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|place| *place == secret));
-    let is_kept = keep_headers.iter().any(|name| secret == ValuePlace::Header(name.to_ascii_lowercase()));
-    let keys = [("event_id", names(event_id)), ("event_type", names(event_type)), ("keep_headers", is_kept)];
-    for (key, _) in keys.into_iter().filter(|(_, names_it)| *names_it) {
-        let what = format!("names {secret}, where this sender shows its secret; leave that out");
-        faults.add(&config.place, format!("{}.{key}", config.path), what);
+    }
+    for secret in &scheme.facts().secret_places {
+        let names = |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|it| it == secret));
+        let is_kept =
+            keep_headers.iter().any(|name| *secret == ValuePlace::Header(name.to_ascii_lowercase()));
+        let keys = [
+            ("event_id", names(event_id), config.event_id.as_ref()),
+            ("event_type", names(event_type), config.event_type.as_ref()),
+            ("keep_headers", is_kept, None),
+        ];
+        for (key, _, placed) in keys.into_iter().filter(|(_, names_it, _)| *names_it) {
+            let what = format!("names {secret}, where this sender shows its secret; leave that out");
+            let place = placed.map_or(&config.place, |placed| &placed.place);
+            faults.add(place, format!("{}.{key}", config.path), what);
+        }
     }
 }
 

@@ -108,16 +108,16 @@ pub fn verify_with<'r>(
     Ok(VerifiedRequest { request, source, key })
 }
 
-/// What to say to `request` if it asks whether the address is ours: `is_verified` tells whether it is
-/// known to be the sender's.
+/// What to say to `request` if it asks whether the address is ours: `signed_by` tells with which key,
+/// where it is known to be the sender's.
 pub fn shake_hands(
     request: &UnverifiedRequest<'_>,
     source: &Source,
-    is_verified: bool,
+    signed_by: Option<MatchedKey>,
     trace: &mut impl Trace,
 ) -> Option<Result<Reply, Rejection>> {
     let token = source.handshake_token.as_ref();
-    let standing = Standing { is_verified, keys: &source.keys, token, url: &source.public_url };
+    let standing = Standing { signed_by, keys: &source.keys, token, url: &source.public_url };
     source.handshakes.iter().find_map(|handshake| handshake.answer(request, standing, trace))
 }
 

@@ -97,11 +97,11 @@ fn judge(
 ) -> Result<Judged, Rejection> {
     check_body(sent, max_body_bytes, explanation)?;
     let request = sent.unverified(received_at);
-    if let Some(reply) = shake_hands(&request, source, false, explanation) {
+    if let Some(reply) = shake_hands(&request, source, None, explanation) {
         return reply.map(Judged::Handshake);
     }
     let verified = verify(request, source, explanation)?;
-    if let Some(reply) = shake_hands(&request, source, true, explanation) {
+    if let Some(reply) = shake_hands(&request, source, Some(verified.key()), explanation) {
         return reply.map(Judged::Handshake);
     }
     accept(&verified, sent.body.clone(), || "unique".to_owned(), explanation).map(Box::new).map(Judged::Event)

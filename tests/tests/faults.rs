@@ -33,7 +33,7 @@ const THREADS: usize = 8;
 pub(crate) struct Common {
     binaries: Binaries,
     clusters: [Cluster; 2],
-    /// How many rows have asked for a cluster.
+    /// How many rows have had to wait for a cluster.
     asked: AtomicUsize,
     node: Lazy,
     /// Held by whoever has a Kafka of its own.
@@ -97,8 +97,12 @@ impl Drop for Turn<'_> {
 impl Common {
     /// Three nodes that are well, for this row alone.
     pub(crate) fn cluster(&self) -> Result<Turn<'_>> {
-        let cluster = &self.clusters[self.asked.fetch_add(1, Ordering::Relaxed) % self.clusters.len()];
-        let turn = cluster.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.clusters.iter().find_map(|cluster| Some((cluster, cluster.turn.try_lock().ok()?)));
+        let (cluster, turn) = free.unwrap_or_else(|| {
+            let dealt = self.asked.fetch_add(1, Ordering::Relaxed) % self.clusters.len();
+            let cluster = &self.clusters[dealt];
+            (cluster, cluster.turn.lock().unwrap_or_else(PoisonError::into_inner))
+        });
         let kafka = cluster.kafka.get()?;
         kafka.until_healthy()?;
         Ok(Turn { kafka, _turn: turn })

@@ -133,7 +133,7 @@ impl ClientSettings {
         self.consumer(&mut config, group_id);
         config
             .set("isolation.level", isolation.name())
-            // A partition is read to its end, and then the next.
+            // A partition is read to its end, and then the next: the end of each is waited for.
             .set("enable.partition.eof", "true")
             .set("fetch.wait.max.ms", "10");
         self.seal(config, "hookwell-reader")

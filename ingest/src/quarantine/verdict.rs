@@ -66,11 +66,11 @@ pub fn judge(request: &Request, sources: &Sources, bounds: Bounds<'_>) -> Result
         return Err(Obstacle::Rejected(Rejection::AddressNotAllowed));
     }
     let unverified = request.unverified();
-    if shake_hands(&unverified, source, false, &mut Silent).is_some() {
+    if shake_hands(&unverified, source, None, &mut Silent).is_some() {
         return Err(Obstacle::Handshake);
     }
     let verified = verify(unverified, source, &mut Silent).map_err(Obstacle::Rejected)?;
-    if shake_hands(&unverified, source, true, &mut Silent).is_some() {
+    if shake_hands(&unverified, source, Some(verified.key()), &mut Silent).is_some() {
         return Err(Obstacle::Handshake);
     }
     let unique = || request.unique.to_string();

@@ -64,8 +64,8 @@ impl Credential {
             Form::Token | Form::After(_) => "a token",
             Form::Basic => "NAME:PASSWORD",
         };
-        let secret_place = Some(self.place.clone());
-        Facts { header, secret_place, key_words: key_words.to_owned(), ..Facts::default() }
+        let secret_places = vec![self.place.clone()];
+        Facts { header, secret_places, key_words: key_words.to_owned(), ..Facts::default() }
     }
 
     /// Whether something is shown.

@@ -13,8 +13,8 @@ pub struct Facts {
     pub covers_url: bool,
     /// Whether each secret must have the id by which its sender knows it.
     pub needs_ids: bool,
-    /// Where the secret itself lies, for whoever must not keep it.
-    pub secret_place: Option<Place>,
+    /// Where the secret itself may lie, for whoever must not keep it.
+    pub secret_places: Vec<Place>,
     /// How secrets are written, for messages.
     pub key_words: String,
 }

@@ -14,7 +14,7 @@ use subtle::ConstantTimeEq;
 use super::braintree;
 use super::ebay;
 use super::explain::{Step, Trace};
-use super::key::SigningKey;
+use super::key::{MatchedKey, SigningKey};
 use super::published::Pattern;
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
@@ -141,14 +141,25 @@ pub struct Reply {
 /// What is known when a request is looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Standing<'s> {
-    /// Whether the request is known to be the sender's.
-    pub is_verified: bool,
+    /// With which of the secrets the request was signed, where it is known to be the sender's.
+    pub signed_by: Option<MatchedKey>,
     /// The source's secrets.
     pub keys: &'s [SigningKey],
     /// The word that the user told the sender.
     pub token: Option<&'s Secret>,
     /// The URL that the sender was given.
     pub url: &'s str,
+}
+
+impl<'s> Standing<'s> {
+    /// The secret that the sender has: the one that it signed with, and where nothing is signed the
+    /// first.
+    fn key(&self) -> Option<&'s SigningKey> {
+        match self.signed_by {
+            Some(MatchedKey(place)) => self.keys.get(place),
+            None => self.keys.first(),
+        }
+    }
 }
 
 impl Handshake {
@@ -242,7 +253,7 @@ impl Handshake {
         standing: Standing<'_>,
         trace: &mut impl Trace,
     ) -> Option<Result<Reply, Rejection>> {
-        if self.method != request.method || self.is_signed != standing.is_verified {
+        if self.method != request.method || self.is_signed != standing.signed_by.is_some() {
             return None;
         }
         let found = self.pointers.look_up(request.body);
@@ -385,12 +396,12 @@ impl Template {
             Piece::Value(place) => value(place),
             Piece::Signed(encoding, place) => {
                 let challenge = value(place).filter(|text| is_word(text))?;
-                Some(encoding.encode(&standing.keys.first()?.sign(challenge.as_bytes())?))
+                Some(encoding.encode(&standing.key()?.sign(challenge.as_bytes())?))
             }
             Piece::Ebay(place) => {
                 Some(ebay::challenge_response(&value(place)?, standing.token?.reveal(), standing.url))
             }
-            Piece::Braintree(place) => braintree::challenge_response(&value(place)?, standing.keys.first()?),
+            Piece::Braintree(place) => braintree::challenge_response(&value(place)?, standing.key()?),
         };
         self.0.iter().map(one).collect()
     }

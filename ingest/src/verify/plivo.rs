@@ -32,7 +32,7 @@ impl Plivo {
             covers_body: true,
             covers_url: true,
             needs_ids: false,
-            secret_place: None,
+            secret_places: Vec::new(),
             key_words: "text".to_owned(),
         }
     }

@@ -5,6 +5,7 @@
 //! forger would otherwise name its own, and so sign for anybody.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hookwell_common::time::Timestamp;
 use serde::Deserialize;
@@ -14,6 +15,9 @@ use super::key::{Algorithm, Key, TokenAlgorithm};
 use super::public_key::{Kind, PublicKey, Validity};
 use super::request::UnverifiedRequest;
 use super::value::{Place, Pointers, find};
+
+/// How long a request waits for its key at most.
+pub const KEY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The longest name of a key, in bytes.
 const LONGEST_ID: usize = 128;

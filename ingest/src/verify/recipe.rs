@@ -146,7 +146,7 @@ impl Recipe {
             covers_body: self.content.covers_body(),
             covers_url: self.content.covers_url(),
             needs_ids: self.key_id.is_some() || self.content.names_secret(),
-            secret_place: None,
+            secret_places: Vec::new(),
             key_words: match self.algorithm {
                 Algorithm::Public(_) => "a public key, or a certificate in PEM".to_owned(),
                 Algorithm::Hmac(_) | Algorithm::Digest(_) => {
@@ -307,7 +307,7 @@ impl<'p> Pass<'p, '_> {
         }
         if candidates.is_empty() {
             return Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
-                format!("{} holds no signature of the form {parse:?}", self.recipe.signature.name())
+                format!("{} holds no signature of the form \"{parse}\"", self.recipe.signature.name())
             }));
         }
         let plain: Vec<_> = candidates.iter().filter_map(|text| encoding.decode(text)).collect();

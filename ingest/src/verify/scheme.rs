@@ -275,14 +275,14 @@ impl Scheme {
     }
 
     /// What is known of it without any request: of several ways, the first names the header, and only
-    /// what all of them need must be there.
+    /// what all of them need must be there; a secret may lie where any of them has it.
     pub fn facts(&self) -> Facts {
         let all = self.ways.iter().map(Way::facts);
         let both = |one: Facts, other: Facts| Facts {
             covers_body: one.covers_body && other.covers_body,
             covers_url: one.covers_url && other.covers_url,
             needs_ids: one.needs_ids && other.needs_ids,
-            secret_place: one.secret_place.or(other.secret_place),
+            secret_places: [one.secret_places, other.secret_places].concat(),
             ..one
         };
         all.reduce(both).unwrap_or_default()

@@ -4,6 +4,8 @@
 //! `list:SEP:TAGSEP:TAG`. The request never chooses the algorithm: a prefix that differs is a
 //! signature that does not fit.
 
+use std::fmt;
+
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
@@ -132,6 +134,22 @@ impl ParseRule {
     }
 }
 
+/// As [`ParseRule::from_words`] reads it.
+impl fmt::Display for ParseRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ParseRule::Whole => f.write_str("whole"),
+            ParseRule::Prefix(prefix) => write!(f, "prefix:{prefix}"),
+            ParseRule::MaybePrefix(prefix) => write!(f, "prefix?:{prefix}"),
+            ParseRule::Tail(separator) => write!(f, "tail:{separator}"),
+            ParseRule::Pairs { separator, key } => write!(f, "kv:{separator}:{key}"),
+            ParseRule::List { separator, tag_separator, tag } => {
+                write!(f, "list:{separator}:{tag_separator}:{tag}")
+            }
+        }
+    }
+}
+
 fn pairs(header: &str, separator: char) -> impl Iterator<Item = (&str, &str)> {
     header.split(separator).filter_map(|pair| pair.trim().split_once('='))
 }
@@ -236,6 +254,15 @@ mod tests {
         let rule = ParseRule::from_words("kv:::v1").unwrap();
         assert_eq!(rule.candidates("t=1:v1=abc"), ["abc"]);
         assert_eq!(rule.field("t=1:v1=abc", "t"), Some("1"));
+    }
+
+    #[test]
+    fn rules_are_shown_as_they_are_written() {
+        for words in
+            ["whole", "prefix:sha256=", "prefix?:sha256=", "tail:,", "kv:,:v1", "list: :,:v1", "kv:::v1"]
+        {
+            assert_eq!(ParseRule::from_words(words).unwrap().to_string(), words);
+        }
     }
 
     #[test]

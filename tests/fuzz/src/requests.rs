@@ -109,7 +109,8 @@ pub fn signed(source: &Source, url: &str, draft: &Draft) -> Option<Draft> {
 
 fn genuine(source: &Source, mut head: Output) -> Option<Vec<u8>> {
     let draft = signed(source, &source.public_url, &Draft::default())?;
-    let (method, query) = (source.methods.first()?, "");
+    let target = draft.url("/");
+    let (method, query) = (source.methods.first()?, target.split_once('?').map_or("", |(_, query)| query));
     head.0.push(u8::try_from(METHODS.iter().position(|known| known == method)?).ok()?);
     head.bytes(query.as_bytes());
     head.bytes(&draft.body);
@@ -151,11 +152,11 @@ fn verdict_on(
     source: &Source,
     trace: &mut impl Trace,
 ) -> Result<(), Rejection> {
-    if let Some(reply) = shake_hands(&request, source, false, trace) {
+    if let Some(reply) = shake_hands(&request, source, None, trace) {
         return reply.map(drop);
     }
     let verified = verify(request, source, trace)?;
-    if let Some(reply) = shake_hands(&request, source, true, trace) {
+    if let Some(reply) = shake_hands(&request, source, Some(verified.key()), trace) {
         return reply.map(drop);
     }
     accept(&verified, Bytes::copy_from_slice(request.body), || "unique".to_owned(), trace).map(drop)
@@ -177,7 +178,7 @@ fn forge(request: UnverifiedRequest<'_>, source: &Source) {
 
 /// Whether it is accepted for being a question and not for its signature.
 fn is_question(request: &UnverifiedRequest<'_>, source: &Source) -> bool {
-    shake_hands(request, source, false, &mut Silent).is_some()
+    shake_hands(request, source, None, &mut Silent).is_some()
 }
 
 static PRESETS: LazyLock<BTreeMap<&'static str, Source>> = LazyLock::new(|| {

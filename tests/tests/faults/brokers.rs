@@ -89,7 +89,9 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
 /// coordinator when it dies: librdkafka alone might wait for good for one that has come back since.
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
-    let mut drill = Drill::begin(common, &turn.kafka, many_commits)?;
+    let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits))?;
+    let steady = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
+    let mut drill = Drill::on(stage, steady)?;
     for (one, other) in [(1, 2), (2, 3), (3, 1)] {
         drill.during("two of three brokers are down", |drill| {
             turn.kafka.node(one)?.kill()?;
@@ -134,7 +136,8 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
     let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
     let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
     let stage = Stage::set(&kafka, &common.binaries, settings(many_commits))?;
-    let busy = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(15) };
+    // An event for each of twelve lanes every ten milliseconds.
+    let busy = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(10) };
     let mut drill = Drill::on(stage, busy)?;
     for _ in 0..3 {
         drill.during("the only broker is killed", |_| {

@@ -89,7 +89,8 @@ fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Commo
         settings.partitions = 6;
         settings.processor = "commit_interval = \"10ms\"".to_owned();
     });
-    let plan = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(20) };
+    // An event for each of six lanes every ten milliseconds.
+    let plan = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(10) };
     let mut drill = Drill::on(Stage::set(kafka, &common.binaries, settings)?, plan)?;
     for round in 0..ROUNDS.parse()? {
         let lane = format!("{}-{}", drill.stage.prefix, round % 6);

@@ -217,8 +217,8 @@ impl Drill {
     }
 }
 
-/// Half-closes every connection twenty times, now this way, now that, and each time waits until
-/// `gone_on`, over a connection that is new.
+/// Half-closes every connection twenty times, now this way, now that, and each time waits for one that
+/// is new, and until `gone_on`.
 pub(crate) fn half_close_in_turn(
     connections: impl Fn() -> u64,
     half_close: impl Fn(Way),

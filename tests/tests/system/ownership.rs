@@ -343,6 +343,9 @@ fn a_processor_that_lost_a_partition_while_a_call_of_librdkafka_never_returns_en
         Ok(blocked.logged().contains("lost=true").then_some(()))
     })?;
     ensure!(blocked.stop()?.success(), "{}", blocked.logged());
+    let is_told = |words: &str| blocked.logged().contains(words);
+    // On a machine that is very slow it was given up before.
+    ensure!(is_told("are left behind") || is_told("is given up"), "{}", blocked.logged());
     stage.until_caught_up()?;
     Ok(())
 }

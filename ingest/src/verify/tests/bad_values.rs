@@ -1,6 +1,9 @@
 //! For every preset: each part of what proves a request, wherever it lies, there twice, empty, not
-//! ASCII, and 64 KiB long. Always refused, and never a panic.
+//! ASCII, 64 KiB long, cut short, and in another encoding; signed with another key, and at another
+//! time. Always refused with the status of the table, and never a panic.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 use super::*;
@@ -14,6 +17,13 @@ const P256: [&[u8]; 2] =
     [include_bytes!("../../../testdata/p256.pem"), include_bytes!("../../../testdata/p256.pub.pem")];
 const ED25519: [&[u8]; 2] =
     [include_bytes!("../../../testdata/ed25519.pem"), include_bytes!("../../../testdata/ed25519.pub.pem")];
+
+/// Public keys of others.
+const ANOTHER: [&str; 3] = [
+    include_str!("../../../../tests/fuzz/keys/rsa.pem"),
+    include_str!("../../../../tests/fuzz/keys/p256.pem"),
+    include_str!("../../../../tests/fuzz/keys/ed25519.pem"),
+];
 
 /// A request that is accepted.
 #[derive(Clone)]
@@ -54,9 +64,29 @@ fn genuine(name: &str, preset: &'static Preset) -> (Source, Genuine) {
 }
 
 fn verdict(source: &Source, request: &Genuine) -> Result<usize, Rejection> {
+    verdict_at(NOW, source, request)
+}
+
+fn verdict_at(received_at: Timestamp, source: &Source, request: &Genuine) -> Result<usize, Rejection> {
     let Genuine { query, draft } = request;
     let (query, headers, body) = (query.as_deref(), &draft.headers, draft.body.as_slice());
-    judge(source, UnverifiedRequest { method: "POST", query, headers, body, received_at: NOW })
+    judge(source, UnverifiedRequest { method: "POST", query, headers, body, received_at })
+}
+
+/// `text` with its longest word, if that is a signature, written in the other way: base64 instead of
+/// hex, and hex instead of base64.
+fn encoded_otherwise(text: &str) -> Option<String> {
+    let is_of_word = |letter: char| letter.is_ascii_alphanumeric() || "+/_-".contains(letter);
+    let word = text.split(|letter| !is_of_word(letter)).max_by_key(|word| word.len())?;
+    let plain = word.replace('-', "+").replace('_', "/");
+    let padded = format!("{plain}{}", "=".repeat((4 - plain.len() % 4) % 4));
+    let other = match (hex::decode(word), STANDARD.decode(padded)) {
+        _ if word.len() < 20 => return None,
+        (Ok(bytes), _) => URL_SAFE_NO_PAD.encode(bytes),
+        (Err(_), Ok(bytes)) => hex::encode(bytes),
+        (Err(_), Err(_)) => return None,
+    };
+    Some(text.replace(word, &other))
 }
 
 /// Values that are never those of a sender.
@@ -77,6 +107,13 @@ fn of_headers(genuine: &Genuine) -> Vec<(String, Genuine)> {
             all.push((format!("{name} {what}"), other));
         }
         let text = String::from_utf8(value.clone()).unwrap();
+        let cut = Some(text[..text.len().saturating_sub(3)].to_owned());
+        for (what, changed) in [("cut short", cut), ("in another encoding", encoded_otherwise(&text))] {
+            let Some(changed) = changed else { continue };
+            let mut other = genuine.clone();
+            other.draft.headers[index].1 = changed.into_bytes();
+            all.push((format!("{name} {what}"), other));
+        }
         for part in 0..text.split('.').count() {
             for (what, bad) in bad_values() {
                 let mut parts: Vec<_> = text.split('.').collect();
@@ -169,10 +206,73 @@ fn no_bad_value_of_what_proves_a_request_is_accepted_by_any_preset() {
         assert_eq!(verdict(&source, &genuine), Ok(0), "{name}: what its sender sends");
         for (what, request) in changed(&genuine, !genuine.draft.is_body_given) {
             let verdict = verdict(&source, &request);
-            let is_clear = verdict.is_err_and(|rejection| (400..=403).contains(&rejection.status()));
-            assert!(is_clear, "{name}: {what}: {verdict:?}");
+            assert!(is_as_the_table_says(&source, preset, verdict), "{name}: {what}: {verdict:?}");
             count += 1;
         }
     }
     assert!(1000 < count, "{count}");
+}
+
+/// Whether a refusal has the usual status, or where the signature does not fit that of its sender.
+fn is_as_the_table_says(source: &Source, preset: &Preset, verdict: Result<usize, Rejection>) -> bool {
+    let Err(rejection) = verdict else { return false };
+    let own = preset.mismatch_status.filter(|_| rejection == Rejection::SignatureMismatch);
+    source.status_of(rejection) == own.unwrap_or_else(|| rejection.status())
+        && (400..=403).contains(&rejection.status())
+}
+
+#[test]
+fn what_was_signed_with_another_key_is_accepted_by_no_preset() {
+    for (name, preset) in preset::all() {
+        let (_, genuine) = genuine(name, preset);
+        let table = format!("public_url = \"https://hooks.example.com/x\"\npreset = {name:?}");
+        let others = if preset.has_key_pair() {
+            &ANOTHER[..]
+        } else {
+            &["another:secret", "616e6f74686572", "YW5vdGhlcg=="]
+        };
+        let sources: Vec<_> = others.iter().filter_map(|other| try_source(&table, &[other]).ok()).collect();
+        assert!(!sources.is_empty(), "{name}: no other key is one of its sender's");
+        for source in sources {
+            let verdict = verdict(&source, &genuine);
+            assert!(is_as_the_table_says(&source, preset, verdict), "{name}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn an_altered_body_is_accepted_only_where_its_sender_does_not_sign_it() {
+    for (name, preset) in preset::all() {
+        let (source, mut genuine) = genuine(name, preset);
+        if source.scheme.facts().covers_body {
+            genuine.draft.body.push(b' ');
+            let verdict = verdict(&source, &genuine);
+            assert!(is_as_the_table_says(&source, preset, verdict), "{name}: {verdict:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_key_pair_signed_too_long_ago_or_ahead_of_time_is_refused() {
+    for (name, preset) in preset::all().iter().filter(|(_, preset)| preset.has_key_pair()) {
+        let Some(window) = preset.window() else { continue };
+        let (source, genuine) = genuine(name, preset);
+        let window = humantime::parse_duration(window).unwrap();
+        assert_eq!(verdict_at(NOW.plus(window), &source, &genuine), Ok(0), "{name}");
+        let beyond = window + std::time::Duration::from_secs(1);
+        for elsewhere in [NOW.plus(beyond), NOW.minus(beyond)] {
+            let verdict = verdict_at(elsewhere, &source, &genuine);
+            assert_eq!(verdict, Err(Rejection::TimestampOutsideWindow), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_token_of_another_year_is_refused() {
+    let year = std::time::Duration::from_secs(365 * 86_400);
+    for (name, preset) in preset::all().iter().filter(|(_, preset)| preset.scheme == "jwt") {
+        let (source, genuine) = genuine(name, preset);
+        let verdict = verdict_at(NOW.plus(year), &source, &genuine);
+        assert!(is_as_the_table_says(&source, preset, verdict), "{name}: {verdict:?}");
+    }
 }

@@ -48,7 +48,7 @@ fn braintree_hears_its_public_key_and_the_hmac_of_its_challenge_which_is_no_even
             body: b"",
             received_at: NOW,
         };
-        shake_hands(&request, &source, false, &mut Silent).unwrap().map(|reply| reply.body)
+        shake_hands(&request, &source, None, &mut Silent).unwrap().map(|reply| reply.body)
     };
     let answer = "d9b899556c966b3f06945ec21311865d35df3ce4";
     let challenge = "20f9f8ed05f77439fe955c977e4c8a53";

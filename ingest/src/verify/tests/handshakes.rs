@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::verify::handshake::Reply;
+use crate::verify::key::MatchedKey;
 use crate::verify::shake_hands;
 
 const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
@@ -20,10 +21,10 @@ fn asked(
     let source = source(&table, &["s3cret"]);
     let request = UnverifiedRequest { method, query, headers, body, received_at: NOW };
     assert!(source.uses(method), "{preset}");
-    let early = shake_hands(&request, &source, false, &mut Silent);
+    let early = shake_hands(&request, &source, None, &mut Silent);
     early.or_else(|| {
-        verify(request, &source, &mut Silent).ok()?;
-        shake_hands(&request, &source, true, &mut Silent)
+        let verified = verify(request, &source, &mut Silent).ok()?;
+        shake_hands(&request, &source, Some(verified.key()), &mut Silent)
     })
 }
 
@@ -176,14 +177,41 @@ fn discord_is_told_that_its_probes_are_refused_with_the_status_that_it_wants() {
             vec![header("x-signature-ed25519", signature), header("x-signature-timestamp", "1795000000")];
         let request =
             UnverifiedRequest { method: "POST", query: None, headers: &headers, body, received_at: NOW };
-        verify(request, &source, &mut Silent).unwrap();
-        shake_hands(&request, &source, true, &mut Silent).map(|reply| reply.unwrap())
+        let verified = verify(request, &source, &mut Silent).unwrap();
+        shake_hands(&request, &source, Some(verified.key()), &mut Silent).map(|reply| reply.unwrap())
     };
     assert_eq!(heard(br#"{"type":0}"#).unwrap().status, 204);
     assert_eq!(heard(br#"{"type":1}"#).unwrap().body, r#"{"type":1}"#);
     assert_eq!(heard(br#"{"type":1,"event":{"type":"x"}}"#), None);
     assert_eq!(source.status_of(Rejection::SignatureMismatch), 401);
     assert_eq!(source.status_of(Rejection::SignatureMissing), 401);
+}
+
+#[test]
+fn smartcar_hears_what_its_own_library_would_say() {
+    let source = source("preset = \"smartcar\"", &["amt"]);
+    let body = br#"{"eventName": "verify", "payload": {"challenge": "challenge"}}"#;
+    let request =
+        UnverifiedRequest { method: "POST", query: None, headers: &Headers::new(), body, received_at: NOW };
+    let heard = shake_hands(&request, &source, None, &mut Silent);
+    let digest = "9baf5a7464bd86740ad5a06e439dcf535a075022ed2c92d74efacf646d79328e";
+    assert_eq!(heard, reply("application/json", &format!(r#"{{"challenge":"{digest}"}}"#)));
+}
+
+#[test]
+fn while_a_secret_is_rotated_a_signed_challenge_is_answered_with_the_one_that_signed_it() {
+    let body = br#"{"event":"endpoint.url_validation","payload":{"plainToken":"qgg8vlvZRS6UYooatFL8Aw"}}"#;
+    let heard = |secrets: &[&str]| {
+        let source = source("preset = \"zoom\"", secrets);
+        let headers = signed_by("zoom", body);
+        let request =
+            UnverifiedRequest { method: "POST", query: None, headers: &headers, body, received_at: NOW };
+        let verified = verify(request, &source, &mut Silent).unwrap();
+        shake_hands(&request, &source, Some(verified.key()), &mut Silent)
+    };
+    let alone = heard(&["s3cret"]);
+    assert!(alone.is_some());
+    assert_eq!(heard(&["the new one", "s3cret"]), alone);
 }
 
 #[test]
@@ -202,7 +230,7 @@ fn ebay_hears_the_hash_of_its_challenge_the_word_that_it_was_told_and_the_url() 
     let query = Some("challenge_code=a8628072-3d33-45ee-9004-bee86830a22d");
     let request =
         UnverifiedRequest { method: "GET", query, headers: &Headers::new(), body: b"", received_at: NOW };
-    let heard = shake_hands(&request, &source, false, &mut Silent).unwrap().unwrap();
+    let heard = shake_hands(&request, &source, None, &mut Silent).unwrap().unwrap();
     let all = "a8628072-3d33-45ee-9004-bee86830a22dt0kenhttps://hooks.example.com/x";
     let hash = hex::encode(ring::digest::digest(&ring::digest::SHA256, all.as_bytes()));
     assert_eq!(heard.body, format!("{{\"challengeResponse\":\"{hash}\"}}"));
@@ -226,8 +254,8 @@ fn confirmed(id: &str, topic: &str, address: &str) -> (Option<Result<Option<Stri
         body: body.as_bytes(),
         received_at: NOW,
     };
-    assert_eq!(shake_hands(&request, &source, false, &mut Silent), None, "not before the signature fits");
-    let heard = shake_hands(&request, &source, true, &mut Silent);
+    assert_eq!(shake_hands(&request, &source, None, &mut Silent), None, "not before the signature fits");
+    let heard = shake_hands(&request, &source, Some(MatchedKey(0)), &mut Silent);
     (heard.map(|reply| reply.map(|reply| reply.visit)), super::super::advice(&request, &source).is_some())
 }
 

@@ -214,14 +214,17 @@ fn a_sender_that_proves_nothing_must_be_said_to() {
 
 #[test]
 fn what_shows_the_secret_is_neither_an_id_nor_kept() {
-    let is_refused = |table: &str, key: &str| {
+    let refused = |table: &str, key: &str, place: &str| {
         let faults = try_source(table, &["name:s3cret"]).unwrap_err();
-        let told = format!("{key}: names header:authorization, where this sender shows its secret");
+        let told = format!("{key}: names {place}, where this sender shows its secret");
         assert!(faults.len() == 1 && faults[0].contains(&told), "{table}: {faults:?}");
     };
+    let is_refused = |table: &str, key: &str| refused(table, key, "header:authorization");
     is_refused("token = \"header:Authorization\"\nevent_id = \"header:authorization\"", "event_id");
     is_refused("token = \"header:authorization\"\nkeep_headers = [\"Authorization\"]", "keep_headers");
     is_refused("preset = \"basic-auth\"\nevent_type = \"json:/type | header:authorization\"", "event_type");
+    refused("token = \"query:key\"\nevent_id = \"json:/id + query:key\"", "event_id", "query:key");
+    refused("token = \"json:/a~1b\"\nevent_type = \"json:/a~1b\"", "event_type", "json:/a~1b");
     let certificate = "client_certificate = \"x-cert\"\nkeep_headers = [\"x-cert\"]";
     assert!(try_source(certificate, &["s3cret"]).is_ok());
 }
