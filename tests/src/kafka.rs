@@ -246,7 +246,7 @@ const QUICK_COMPILER: &str = "-XX:TieredStopAtLevel=1";
 
 const MACHINE_OF_ONE: &[&str] = &["-Xms256m", "-Xmx768m", QUICK_COMPILER];
 const MACHINE_TO_MEASURE: &[&str] = &["-Xms256m", "-Xmx768m"];
-/// Of these up to two clusters run on a small machine.
+/// Three processes on a small machine.
 const MACHINE_OF_MANY: &[&str] = &["-Xms128m", "-Xmx512m", QUICK_COMPILER];
 
 /// A name for the cluster whose data lies under `home`, as Kafka writes them: another each time, and
@@ -258,7 +258,7 @@ fn cluster_name(home: &Path) -> String {
     URL_SAFE_NO_PAD.encode(&id[..16])
 }
 
-/// A dead or frozen node is missed after six seconds instead of nine, and a copy that stands
+/// A dead or frozen node is missed after four seconds instead of nine, and a copy that stands
 /// still after three instead of thirty. On a machine that is busy less would miss the living.
 const SETTINGS_OF_MANY: &str = "default.replication.factor=3
 min.insync.replicas=2
@@ -267,7 +267,7 @@ transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
 share.coordinator.state.topic.replication.factor=3
 unclean.leader.election.enable=false
-broker.session.timeout.ms=6000
+broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 replica.lag.time.max.ms=3000
 num.network.threads=2

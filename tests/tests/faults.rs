@@ -1,8 +1,8 @@
 //! The failure matrix, a row a test: steady load, a fault, its end, and then every accepted event
 //! is settled, once.
 //!
-//! Two clusters of three nodes for all rows that strike brokers, on each one at a time; one node that
-//! has detours for all rows that spoil the network, side by side; for each seed and for whoever kills
+//! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
+//! detours for all rows that spoil the network, side by side; for each seed and for whoever kills
 //! the only node a Kafka of its own, one at a time.
 
 mod faults {
@@ -16,7 +16,6 @@ mod faults {
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
@@ -26,32 +25,18 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tempfile::TempDir;
 
 /// Rows at a time; each may want a way of its own to the one node.
-const THREADS: usize = 8;
+const THREADS: usize = 6;
 
 /// What all rows share.
 #[derive(Debug)]
 pub(crate) struct Common {
     binaries: Binaries,
-    clusters: [Cluster; 2],
-    /// How many rows have had to wait for a cluster.
-    asked: AtomicUsize,
+    cluster: Lazy,
     node: Lazy,
+    /// Held by whoever strikes nodes of the cluster.
+    turn: Mutex<()>,
     /// Held by whoever has a Kafka of its own.
     own_kafka: Mutex<()>,
-}
-
-/// Three nodes.
-#[derive(Debug)]
-struct Cluster {
-    kafka: Lazy,
-    /// Held by whoever strikes them.
-    turn: Mutex<()>,
-}
-
-impl Cluster {
-    fn new() -> Result<Self> {
-        Ok(Self { kafka: Lazy::new(Shape { nodes: 3, doors: 0 })?, turn: Mutex::new(()) })
-    }
 }
 
 /// A Kafka that is started when the first row needs it.
@@ -79,7 +64,7 @@ impl Lazy {
     }
 }
 
-/// A cluster, for as long as this row has it for itself. Ends with every node alive.
+/// The cluster, for as long as this row has it for itself. Ends with every node alive.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub(crate) kafka: Arc<Kafka>,
@@ -97,13 +82,8 @@ impl Drop for Turn<'_> {
 impl Common {
     /// Three nodes that are well, for this row alone.
     pub(crate) fn cluster(&self) -> Result<Turn<'_>> {
-        let free = self.clusters.iter().find_map(|cluster| Some((cluster, cluster.turn.try_lock().ok()?)));
-        let (cluster, turn) = free.unwrap_or_else(|| {
-            let dealt = self.asked.fetch_add(1, Ordering::Relaxed) % self.clusters.len();
-            let cluster = &self.clusters[dealt];
-            (cluster, cluster.turn.lock().unwrap_or_else(PoisonError::into_inner))
-        });
-        let kafka = cluster.kafka.get()?;
+        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let kafka = self.cluster.get()?;
         kafka.until_healthy()?;
         Ok(Turn { kafka, _turn: turn })
     }
@@ -141,9 +121,9 @@ fn main() -> Result<ExitCode> {
             ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
             processor: PathBuf::from(env!("CARGO_BIN_EXE_processor-under-test")),
         },
-        clusters: [Cluster::new()?, Cluster::new()?],
-        asked: AtomicUsize::new(0),
+        cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
         node: Lazy::new(Shape { nodes: 1, doors: THREADS })?,
+        turn: Mutex::new(()),
         own_kafka: Mutex::new(()),
     });
     let trial = |file: &str, (name, test): Test| {
@@ -159,7 +139,7 @@ fn main() -> Result<ExitCode> {
         ("network", faults::network::TESTS),
         ("seeds", faults::seeds::TESTS),
     ];
-    // Evenly mixed: rows that strike a cluster wait for each other, and others run meanwhile.
+    // Evenly mixed: rows that strike the cluster wait for each other, and others run meanwhile.
     let mut trials: Vec<_> = files
         .iter()
         .flat_map(|(file, tests)| {

@@ -237,6 +237,9 @@ pub(crate) fn half_close_in_turn(
 pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
     let mut settings = Settings {
         ingest: "publish_timeout = \"1s\"".to_owned(),
+        // Rows run beside each other, and while brokers start nobody may be heard for seconds: a member
+        // that is lost for that alone calls again what no fault of the row excuses.
+        kafka_properties: "\"session.timeout.ms\" = 8000".to_owned(),
         // A handler that cannot be reached for a while must not cost an event its last attempt.
         retry: format!(
             "tiers = [\"{}ms\", \"{}ms\"]\nmax_attempts = {MAX_ATTEMPTS}\njitter = 0.0",

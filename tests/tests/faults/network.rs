@@ -34,7 +34,7 @@ tests![
 const FAR: Network = Network::Slow(Duration::from_millis(200));
 const LOSSY: Network = Network::Lossy { per_mille: 10, seed: 6 };
 
-/// Longer than a member's session (3 s on stages), a record's delivery (14 s) and a transaction
+/// Longer than a member's session (8 s in these rows), a record's delivery (14 s) and a transaction
 /// (15 s): what was under way has been given up by everybody when the network is mended.
 const LONG: Duration = Duration::from_secs(18);
 

@@ -145,7 +145,7 @@ fn what_can_go_wrong_is_told_with_its_figure_and_stops_nothing(common: &Common) 
     })?;
     let expected = [
         "sources[0].on_enqueue_failure: is \"reject\", and this sender never sends again",
-        "sources[2].preset: this sender waits 5s for an answer, and Kafka may take 6s",
+        "sources[2].preset: this sender waits 5s for an answer, which may take 6s",
         "sources[4].event_id: is left out",
         "sources[4].unsigned: is true: anybody who knows the URL may send",
     ];
