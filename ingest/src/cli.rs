@@ -137,7 +137,7 @@ pub fn execute(arguments: Arguments) -> Result<(), Failure> {
     if let Some(name) = &arguments.verify {
         let request =
             verify_file::Request { file: arguments.request.as_deref(), at: arguments.at.as_deref() };
-        return verify_file::explain(&loaded, name, &request, arguments.output);
+        return verify_file::explain(&loaded, &environment, name, &request, arguments.output);
     }
     if let Some(name) = &arguments.send_test {
         let plan = send_test::Plan {

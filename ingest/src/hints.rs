@@ -6,16 +6,26 @@ use std::borrow::Cow;
 use serde_json::Value;
 
 use crate::rejection::Rejection;
-use crate::source::{Source, Sources};
+use crate::source::Source;
 use crate::verify::explain::Silent;
+use crate::verify::key::SigningKey;
 use crate::verify::request::UnverifiedRequest;
 use crate::verify::{verify, verify_at, verify_by};
+
+/// Another source, whose secret or whose sender may have been meant.
+#[derive(Debug)]
+pub struct Other<'s> {
+    /// Itself.
+    pub source: &'s Source,
+    /// Its secrets, as the sender that is looked at would compute with them.
+    pub keys: Vec<SigningKey>,
+}
 
 /// All that is found to try, given why `request` to `source` was refused.
 pub fn hints(
     request: UnverifiedRequest<'_>,
     source: &Source,
-    all: &Sources,
+    others: &[Other<'_>],
     rejection: Rejection,
 ) -> Vec<String> {
     if !matches!(
@@ -35,18 +45,13 @@ pub fn hints(
             hints.push(format!("{what}: set public_url to what the sender was given"));
         }
     }
-    let mut others: Vec<_> = all.values().filter(|other| other.name != source.name).collect();
-    others.sort_by_key(|other| other.name.as_str());
     for other in others {
+        let name = other.source.name.as_str();
         if is_genuine(verify_by(&request, source, &other.keys, &mut Silent).map(drop)) {
+            hints.push(format!("it fits with a secret of source {name:?}: were two secrets mixed up?"));
+        } else if fits(request, other.source) {
             hints.push(format!(
-                "it fits with a secret of source {:?}: were two secrets mixed up?",
-                other.name.as_str()
-            ));
-        } else if fits(request, other) {
-            hints.push(format!(
-                "it fits as a request to source {:?}: does the sender know the wrong URL?",
-                other.name.as_str()
+                "it fits as a request to source {name:?}: does the sender know the wrong URL?"
             ));
         }
     }
@@ -149,7 +154,7 @@ mod tests {
         };
         let source = source(table, &["s3cret"]);
         let rejection = verify(request, &source, &mut Silent).unwrap_err();
-        hints(request, &source, &Sources::new(), rejection)
+        hints(request, &source, &[], rejection)
     }
 
     #[test]
@@ -184,30 +189,38 @@ mod tests {
         }
     }
 
+    /// `theirs`, which has this secret, as the sender of `ours` would compute with it.
+    fn other<'s>(ours: &Source, theirs: &'s Source, secret: &str) -> Other<'s> {
+        Other {
+            source: theirs,
+            keys: ours.scheme.key("0".to_owned(), None, secret.as_bytes()).into_iter().collect(),
+        }
+    }
+
     #[test]
-    fn a_secret_of_a_source_with_another_scheme_is_recognised() {
-        let (ours, mut stripe) =
-            (source("preset = \"github\"", &["one"]), source("preset = \"stripe\"", &["other"]));
-        stripe.name = Name::new("stripe").unwrap();
-        let headers = signed(&source("preset = \"github\"", &["other"]), b"{}", NOW);
-        let request = UnverifiedRequest {
-            method: "POST",
-            query: None,
-            headers: &headers,
-            body: b"{}",
-            received_at: NOW,
-        };
-        let all = Sources::from([("stripe".to_owned(), stripe)]);
-        let told = hints(request, &ours, &all, Rejection::SignatureMismatch);
-        assert!(told.len() == 1 && told[0].contains("mixed up"), "{told:?}");
+    fn a_secret_of_a_source_with_another_scheme_is_recognised_however_that_computes_with_it() {
+        for (table, secret) in [("preset = \"stripe\"", "other"), ("preset = \"svix\"", "whsec_b3RoZXI=")] {
+            let (ours, mut theirs) = (source("preset = \"github\"", &["one"]), source(table, &[secret]));
+            theirs.name = Name::new("theirs").unwrap();
+            let headers = signed(&source("preset = \"github\"", &[secret]), b"{}", NOW);
+            let request = UnverifiedRequest {
+                method: "POST",
+                query: None,
+                headers: &headers,
+                body: b"{}",
+                received_at: NOW,
+            };
+            let told = hints(request, &ours, &[other(&ours, &theirs, secret)], Rejection::SignatureMismatch);
+            assert!(told.len() == 1 && told[0].contains("mixed up"), "{told:?}");
+        }
     }
 
     #[test]
     fn another_source_whose_secret_fits_is_named_and_a_late_request_is_not_taken_for_forged() {
-        let (one, mut other) =
+        let (one, mut two) =
             (source("preset = \"slack\"", &["one"]), source("preset = \"slack\"", &["other"]));
-        other.name = Name::new("b").unwrap();
-        let headers = signed(&other, b"{}", NOW);
+        two.name = Name::new("b").unwrap();
+        let headers = signed(&two, b"{}", NOW);
         let later = NOW.plus(std::time::Duration::from_secs(3600));
         let request = UnverifiedRequest {
             method: "POST",
@@ -216,7 +229,7 @@ mod tests {
             body: b"{}",
             received_at: later,
         };
-        let all = Sources::from([("b".to_owned(), other)]);
+        let all = [other(&one, &two, "other")];
         let told = hints(request, &one, &all, Rejection::SignatureMismatch);
         assert!(told.len() == 1 && told[0].contains("source \"b\""), "{told:?}");
         let nothing = hints(request, &one, &all, Rejection::TimestampOutsideWindow);

@@ -311,7 +311,8 @@ impl SpoolMeters {
 }
 
 impl KeyMeters {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
+    /// Registers everything with `registry`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let fetches = opts(KEY_FETCHES_TOTAL, "Public keys that were asked for at their senders' hosts.");
         let fetches = register(registry, IntCounterVec::new(fetches, &["outcome"])?)?;
         let one = |outcome: Outcome| (outcome, fetches.with_label_values(&[outcome.label()]));

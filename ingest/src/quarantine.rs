@@ -27,6 +27,8 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use hookwell_common::kafka::{Stopping, verify};
 use hookwell_common::lifecycle::{Clock, Failure, Signal, on_signals};
 use hookwell_common::topics::{Topic, TopicSpec};
+use prometheus::Registry;
+use tokio::runtime::{Builder, Runtime};
 
 use self::arguments::QuarantineArguments;
 use self::list::{Records, print_groups, print_selection, print_summary};
@@ -37,6 +39,8 @@ use self::tally::{Filter, Found, Groups, RecordLine, Selection, Summary};
 use self::verdict::{Bounds, Obstacle, judge};
 use crate::accept::Accepted;
 use crate::cli::{Loaded, Output};
+use crate::keyring::Keyring;
+use crate::metrics::KeyMeters;
 
 /// The most that one transaction passes on: it is open for milliseconds, and readers of the events
 /// topic wait for it.
@@ -52,6 +56,8 @@ struct Desk<'a> {
     filter: Filter,
     clock: Clock,
     stopping: Stopping,
+    /// On which keys are fetched.
+    runtime: Runtime,
 }
 
 impl<'a> Desk<'a> {
@@ -66,11 +72,11 @@ impl<'a> Desk<'a> {
             Signal::Stop | Signal::Reload => stop.store(true, Ordering::Relaxed),
         })
         .map_err(cannot_start)?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(cannot_start)?;
         let specs = specs(loaded);
         let window = loaded.config.processor.dedupe_window;
-        runtime.map_err(cannot_start)?.block_on(verify(&loaded.clients, &specs, window))?;
-        Ok(Self { loaded, filter, clock, stopping })
+        runtime.block_on(verify(&loaded.clients, &specs, window))?;
+        Ok(Self { loaded, filter, clock, stopping, runtime })
     }
 
     fn survey(&self) -> Result<Survey, Failure> {
@@ -180,6 +186,7 @@ pub fn release(
         pace: rate.map(|rate| RateLimiter::direct(Quota::per_second(rate).allow_burst(NonZeroU32::MIN))),
         limit: arguments.limit.unwrap_or(u64::MAX),
         desk: &desk,
+        keyring: keyring(desk.clock)?,
         releaser,
         batch: Vec::new(),
         batch_bytes: 0,
@@ -204,6 +211,7 @@ pub fn release(
 /// A release under way.
 struct Run<'d> {
     desk: &'d Desk<'d>,
+    keyring: Keyring,
     released: Released,
     /// `None` for a dry run.
     releaser: Option<Releaser>,
@@ -255,7 +263,8 @@ impl Run<'_> {
         let ingest = &self.desk.loaded.config.ingest;
         let bounds =
             Bounds { max_body_bytes: ingest.max_body_bytes, trusted_proxies: &ingest.trusted_proxies };
-        judge(request, &self.desk.loaded.sources, bounds)
+        let verify = |request, source| self.desk.runtime.block_on(self.keyring.verify(request, source));
+        judge(request, &self.desk.loaded.sources, bounds, verify)
     }
 
     /// Passes on what waits; breaks off where that fails.
@@ -310,6 +319,13 @@ impl Run<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// What it counts nobody asks for: the command is over before.
+fn keyring(clock: Clock) -> Result<Keyring, Failure> {
+    let meters = KeyMeters::register(&Registry::new());
+    let meters = meters.map_err(|error| Failure::Usage(format!("cannot start: {error}")))?;
+    Ok(Keyring::new(meters, clock))
 }
 
 /// Both topics as they must be, whether or not a source keeps anything now: what lies there may be

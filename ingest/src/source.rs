@@ -392,7 +392,8 @@ fn refuse_kept_secret(
         return;
     }
     for secret in &scheme.facts().secret_places {
-        let names = |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|it| it == secret));
+        let names =
+            |rule: Option<&ValueRule>| rule.is_some_and(|rule| rule.places().any(|it| secret.holds(it)));
         let is_kept =
             keep_headers.iter().any(|name| *secret == ValuePlace::Header(name.to_ascii_lowercase()));
         let keys = [

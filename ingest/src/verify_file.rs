@@ -4,13 +4,14 @@ use std::io::Read;
 use std::path::Path;
 
 use bytes::Bytes;
+use hookwell_common::config::{Environment, Faults, SourceConfig};
 use hookwell_common::lifecycle::{Clock, Failure, print};
 use hookwell_common::time::Timestamp;
 use serde_json::json;
 
 use crate::accept::{Accepted, accept};
 use crate::cli::{Loaded, Output};
-use crate::hints::hints;
+use crate::hints::{Other, hints};
 use crate::metrics::{ACCEPTED, HANDSHAKE};
 use crate::rejection::Rejection;
 use crate::source::Source;
@@ -63,7 +64,13 @@ impl Sent {
 
 /// Prints the verdict on the request to source `name`. The answer is no where ingest would not
 /// accept it.
-pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Output) -> Result<(), Failure> {
+pub fn explain(
+    loaded: &Loaded,
+    environment: &Environment,
+    name: &str,
+    request: &Request<'_>,
+    output: Output,
+) -> Result<(), Failure> {
     let source = loaded.source(name)?;
     let file = request.file.unwrap_or(Path::new("-"));
     let bytes =
@@ -78,7 +85,8 @@ pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Outpu
     let mut explanation = Explanation::default();
     let verdict = judge(&sent, source, received_at, loaded.config.ingest.max_body_bytes, &mut explanation);
     if let (Err(rejection), Some(failed)) = (&verdict, explanation.0.last_mut()) {
-        for hint in hints(sent.unverified(received_at), source, &loaded.sources, *rejection) {
+        let others = others(loaded, environment, source);
+        for hint in hints(sent.unverified(received_at), source, &others, *rejection) {
             failed.detail += "; ";
             failed.detail += &hint;
         }
@@ -86,6 +94,20 @@ pub fn explain(loaded: &Loaded, name: &str, request: &Request<'_>, output: Outpu
     print(&render(&verdict, source, &explanation.0, output))?;
     // The answer is already printed; only the status is left to say.
     verdict.map(|_| ()).map_err(|_| Failure::No(String::new()))
+}
+
+/// All sources but `source`.
+fn others<'l>(loaded: &'l Loaded, environment: &Environment, source: &Source) -> Vec<Other<'l>> {
+    let another = |config: &SourceConfig| {
+        let other = loaded.sources.get(config.name.as_str()).filter(|other| other.name != source.name)?;
+        // What cannot be read is a fault of that source, and was told when the configuration was read.
+        let secrets = config.secrets.iter().filter_map(|material| {
+            let secret = material.resolve(environment, &mut Faults::default())?;
+            source.scheme.key(material.key.clone(), material.id.clone(), secret.reveal())
+        });
+        Some(Other { source: other, keys: secrets.collect() })
+    };
+    loaded.config.sources.iter().filter_map(another).collect()
 }
 
 fn judge(

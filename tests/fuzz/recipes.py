@@ -11,8 +11,11 @@ import datetime
 import hashlib
 import hmac
 import json
+import pathlib
 import re
+import subprocess
 import sys
+import tempfile
 import tomllib
 import unicodedata
 import urllib.parse
@@ -22,6 +25,24 @@ OWN = {"documentation", "otherwise", "vector"}
 DEFAULTS = {"scheme": "hmac", "algorithm": "sha256", "parse": "whole", "encoding": "hex", "key": "text",
             "content": "{body}", "timestamp_unit": "s", "tolerance": "5m"}
 MOST = 16
+NUMBERED = 100
+
+
+# How a text is hashed before a key pair signs it, where it is.
+PAIRS = {"ed25519": None, "ecdsa-p256": "sha256", "rsa-sha256": "sha256", "rsa-sha1": "sha1"}
+
+
+def is_of_pair(public, scheme, signature, content):
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder, name) for name in ("public", "signature", "content")]
+        for file, data in zip(files, (public, signature, content)):
+            file.write_bytes(data)
+        key, signed, text = map(str, files)
+        if PAIRS[scheme]:
+            asked = ["dgst", "-" + PAIRS[scheme], "-verify", key, "-signature", signed, text]
+        else:
+            asked = ["pkeyutl", "-verify", "-pubin", "-inkey", key, "-rawin", "-sigfile", signed, "-in", text]
+        return subprocess.run(["openssl", *asked], capture_output=True).returncode == 0
 
 
 class Refused(Exception):
@@ -89,7 +110,7 @@ class Recipe:
     def names(self, request):
         header = self.words["header"]
         if header.endswith("*"):
-            return [f"{header[:-1]}{number}" for number in range(1, MOST + 1)]
+            return [f"{header[:-1]}{number}" for number in range(1, NUMBERED + 1)]
         return [name.strip() for name in header.split("|")]
 
     def lies_in_value(self):
@@ -199,12 +220,25 @@ class Recipe:
         kind, _, names = name.partition(":")
         if kind == "signed-headers":
             return self.signed_headers(request, names.lower().split(","))
+        if kind == "php-form-without":
+            return self.php_form(request.body, names.encode())
         place = name.removesuffix("?")
         self.refuse_repeated(request, place)
         value = self.place(request, place, texts)
         if value is None and place == name:
             raise Refused(place)
         return value or b""
+
+    @staticmethod
+    def php_form(body, without):
+        fields = list(parameters(body))
+        names = [name for name, _ in fields]
+        unclear = len(set(names)) < len(names) or b";" in body
+        if unclear or any("\ufffd" in part.decode() for field in fields for part in field):
+            raise Refused("form")
+        fields = [field for field in sorted(fields) if field[0] != without]
+        texts = b"".join(b's:%d:"%s";' % (len(part), part) for field in fields for part in field)
+        return b"a:%d:{%s}" % (len(fields), texts)
 
     @staticmethod
     def encoded_path(url):
@@ -249,7 +283,7 @@ class Recipe:
             return None
 
     def covers_body(self):
-        return any(part in self.words["content"] for part in ("{body}", "{form}", "{quoted-body}"))
+        return any(part in self.words["content"] for part in ("{body}", "{form}", "{quoted-body}", "{php-form-"))
 
     def judge(self, request):
         texts = self.texts(request)
@@ -267,14 +301,18 @@ class Recipe:
             if self.place(request, self.words["key_id"], texts) != request.secret_id.encode():
                 raise Refused("key_id")
         content = self.content(request, texts)
-        if self.words["scheme"] == "digest":
-            expected = hashlib.new(self.words["algorithm"], content).digest()
-        else:
-            expected = hmac.new(self.key(request), content, self.words["algorithm"]).digest()
-        if not any(signature == expected for signature in signatures):
+        if not any(self.is_signature(request, signature, content) for signature in signatures if signature):
             raise Refused("signature")
         if "timestamp" in self.words:
             self.judge_time(request, texts)
+
+    def is_signature(self, request, signature, content):
+        scheme, algorithm = self.words["scheme"], self.words["algorithm"]
+        if scheme in PAIRS:
+            return is_of_pair(request.secret.encode(), scheme, signature, content)
+        if scheme == "digest":
+            return signature == hashlib.new(algorithm, content).digest()
+        return signature == hmac.new(self.key(request), content, algorithm).digest()
 
     def judge_time(self, request, texts):
         place, unit = self.words["timestamp"], self.words["timestamp_unit"]

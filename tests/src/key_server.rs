@@ -1,13 +1,14 @@
 //! A host at which senders publish their keys: it answers as it is told, and counts.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use hookwell_common::lifecycle::spawn_thread;
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 use crate::wait;
 
@@ -35,33 +36,47 @@ struct Shared {
 #[derive(Debug)]
 pub struct KeyServer {
     port: u16,
+    url: String,
     shared: Arc<Shared>,
 }
 
 impl KeyServer {
     /// One without a page: it answers 404.
     pub fn start() -> Result<Self> {
+        Self::listen(None)
+    }
+
+    /// The same on TLS, at `https://localhost`.
+    pub fn start_with(tls: ServerConfig) -> Result<Self> {
+        Self::listen(Some(Arc::new(tls)))
+    }
+
+    fn listen(tls: Option<Arc<ServerConfig>>) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let port = listener.local_addr()?.port();
         let shared = Arc::new(Shared::default());
         let ours = Arc::clone(&shared);
+        let url = match &tls {
+            None => format!("http://127.0.0.1:{port}"),
+            Some(_) => format!("https://localhost:{port}"),
+        };
         spawn_thread("key-server", move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if ours.is_over.load(Ordering::Relaxed) {
                     break;
                 }
-                let shared = Arc::clone(&ours);
-                if spawn_thread("question", move || shared.answer(stream).ok()).is_err() {
+                let (shared, tls) = (Arc::clone(&ours), tls.clone());
+                if spawn_thread("question", move || shared.serve(stream, tls).ok()).is_err() {
                     break;
                 }
             }
         })?;
-        Ok(Self { port, shared })
+        Ok(Self { port, url, shared })
     }
 
     /// What `keys_url` is to be.
-    pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// From now on `path` is answered so.
@@ -76,7 +91,18 @@ impl KeyServer {
 }
 
 impl Shared {
-    fn answer(&self, mut stream: TcpStream) -> io::Result<()> {
+    fn serve(&self, stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
+        stream.set_read_timeout(Some(wait::PATIENCE))?;
+        match tls {
+            None => self.answer(stream),
+            Some(tls) => {
+                let connection = ServerConnection::new(tls).map_err(io::Error::other)?;
+                self.answer(StreamOwned::new(connection, stream))
+            }
+        }
+    }
+
+    fn answer(&self, mut stream: impl Read + Write) -> io::Result<()> {
         let mut bytes = Vec::new();
         while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
             let mut buffer = [0; 4096];
@@ -104,7 +130,6 @@ impl Shared {
                 )
             }
             Page::Silence => {
-                stream.set_read_timeout(Some(wait::PATIENCE))?;
                 while 0 < stream.read(&mut [0; 1024])? {}
                 Ok(())
             }

@@ -9,9 +9,10 @@ use super::record::Request;
 use crate::accept::{Accepted, accept};
 use crate::address::is_allowed;
 use crate::rejection::Rejection;
-use crate::source::Sources;
+use crate::source::{Source, Sources};
 use crate::verify::explain::Silent;
-use crate::verify::{shake_hands, verify};
+use crate::verify::request::UnverifiedRequest;
+use crate::verify::{VerifiedRequest, shake_hands};
 
 /// What holds for all requests.
 #[derive(Clone, Copy, Debug)]
@@ -53,8 +54,13 @@ impl Obstacle {
     }
 }
 
-/// Makes an event of `request` if it is genuine by what is configured today.
-pub fn judge(request: &Request, sources: &Sources, bounds: Bounds<'_>) -> Result<Accepted, Obstacle> {
+/// Makes an event of `request` if it is genuine by what is configured today; `verify` vouches for it.
+pub fn judge<'r>(
+    request: &'r Request,
+    sources: &'r Sources,
+    bounds: Bounds<'_>,
+    verify: impl FnOnce(UnverifiedRequest<'r>, &'r Source) -> Result<VerifiedRequest<'r>, Rejection>,
+) -> Result<Accepted, Obstacle> {
     let source = sources.get(&*request.source).ok_or(Obstacle::SourceRemoved)?;
     if !source.is_provable() {
         return Err(Obstacle::Unprovable);
@@ -69,7 +75,7 @@ pub fn judge(request: &Request, sources: &Sources, bounds: Bounds<'_>) -> Result
     if shake_hands(&unverified, source, None, &mut Silent).is_some() {
         return Err(Obstacle::Handshake);
     }
-    let verified = verify(unverified, source, &mut Silent).map_err(Obstacle::Rejected)?;
+    let verified = verify(unverified, source).map_err(Obstacle::Rejected)?;
     if shake_hands(&unverified, source, Some(verified.key()), &mut Silent).is_some() {
         return Err(Obstacle::Handshake);
     }
@@ -88,6 +94,7 @@ mod tests {
     use super::*;
     use crate::source::resolve_all;
     use crate::verify::draft::{Draft, Signing};
+    use crate::verify::verify;
 
     const BODY: &[u8] = b"{\"id\":\"evt_1\",\"type\":\"paid\"}";
     const THEN: Timestamp = Timestamp::from_seconds(1_795_000_000);
@@ -125,9 +132,13 @@ mod tests {
         }
     }
 
+    fn judged(request: &Request, sources: &Sources, max_body_bytes: usize) -> Result<Accepted, Obstacle> {
+        let bounds = Bounds { max_body_bytes, trusted_proxies: &[] };
+        judge(request, sources, bounds, |request, source| verify(request, source, &mut Silent))
+    }
+
     fn told(request: &Request, sources: &Sources) -> String {
-        let bounds = Bounds { max_body_bytes: 1000, trusted_proxies: &[] };
-        match judge(request, sources, bounds) {
+        match judged(request, sources, 1000) {
             Ok(accepted) => accepted.event.id.to_string(),
             Err(obstacle) => obstacle.label().to_owned(),
         }
@@ -138,8 +149,7 @@ mod tests {
         let request = signed("today", THEN);
         assert_eq!(told(&request, &stripe("today")), "evt_1");
         assert_eq!(told(&request, &stripe("another")), "signature_mismatch");
-        let accepted =
-            judge(&request, &stripe("today"), Bounds { max_body_bytes: 1000, trusted_proxies: &[] }).unwrap();
+        let accepted = judged(&request, &stripe("today"), 1000).unwrap();
         assert_eq!(accepted.event.time, THEN.to_string());
         assert_eq!((accepted.event.kind.as_ref(), &*accepted.event.body), ("paid", BODY));
     }
@@ -172,8 +182,7 @@ mod tests {
             told(&Request { peer: None, ..request.clone() }, &table("192.0.2.0/24")),
             "address_not_allowed"
         );
-        let bounds = Bounds { max_body_bytes: 3, trusted_proxies: &[] };
-        let longer = judge(&request, &stripe("today"), bounds).map(|accepted| accepted.event.id);
+        let longer = judged(&request, &stripe("today"), 3).map(|accepted| accepted.event.id);
         assert_eq!(longer, Err(Obstacle::Rejected(Rejection::BodyTooLarge)));
     }
 

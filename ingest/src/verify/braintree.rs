@@ -31,7 +31,6 @@ impl Braintree {
             // What stands beside the payload is not signed.
             covers_body: false,
             needs_ids: true,
-            secret_places: Vec::new(),
             key_words: "the private key, as text".to_owned(),
             ..Facts::default()
         }

@@ -1,17 +1,22 @@
 //! Senders that sign nothing and show what only they know: a token, or a name and a password. It
 //! proves who sends, and not that nobody has altered the body on its way.
 
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+
 use ring::digest::{SHA256, digest};
+use serde_json::Value;
 use subtle::ConstantTimeEq;
 
 use super::draft::Draft;
 use super::explain::{Step, Trace};
 use super::facts::Facts;
 use super::header::{after, missing_header};
+use super::json::unambiguous;
 use super::key::{Key, Keys, MatchedKey, SigningKey};
 use super::request::UnverifiedRequest;
 use super::signature::Encoding;
-use super::value::{Place, Pointers, find, is_repeated};
+use super::value::{EACH, Place, Pointers, find, is_repeated};
 use crate::rejection::Rejection;
 
 /// What a sender shows in each request.
@@ -35,6 +40,7 @@ pub enum Form {
 
 impl Credential {
     /// One that lies at `place`.
+    /// Where it is a pointer with `*` in it, each item of that list must show one.
     pub fn new(place: Place, form: Form) -> Self {
         let pointers = Pointers::of([&place].into_iter());
         Self { place, form, pointers }
@@ -70,37 +76,64 @@ impl Credential {
 
     /// Whether something is shown.
     pub(super) fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
-        let found = self.pointers.look_up(request.body);
-        find(request, &self.place, &found).is_some()
+        self.values(request).iter().any(Option::is_some)
     }
 
-    /// Tells whether `request` shows one of `keys`. Each is compared in constant time, and none is
-    /// left out once another fits.
+    /// What is shown, one for each that must be: `None` stands where nothing is.
+    fn values<'r>(&self, request: &UnverifiedRequest<'r>) -> Vec<Option<Cow<'r, [u8]>>> {
+        if let Place::Json(pointer) = &self.place
+            && let Some(list) = pointer.iter().position(|token| token == EACH)
+        {
+            let items = unambiguous(request.body)
+                .and_then(|mut json| at(&mut json, &pointer[..list])?.as_array_mut().map(std::mem::take));
+            let shown = |mut item: Value| match at(&mut item, &pointer[list + 1..])? {
+                Value::String(text) => Some(Cow::Owned(std::mem::take(text).into_bytes())),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+            };
+            return items.unwrap_or_default().into_iter().map(shown).collect();
+        }
+        let found = self.pointers.look_up(request.body);
+        vec![find(request, &self.place, &found)]
+    }
+
+    /// Tells whether `request` shows one of `keys`, wherever it must show one. Each is compared in constant
+    /// time, and none is left out once another fits.
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
         keys: Keys<'_>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        let shown = self.shown(request, trace)?;
-        // Hashed, so that a comparison does not tell how long a secret is.
-        let shown = digest(&SHA256, &shown);
-        let fits = |_: &SigningKey, key: &Key| {
-            let Key::Secret(secret) = key else { return false };
-            bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref()))
+        let (first, others) = self.shown(request, trace)?;
+        let fitting = |shown: &[u8]| {
+            // Hashed, so that a comparison does not tell how long a secret is.
+            let shown = digest(&SHA256, shown);
+            let fits = |_: &SigningKey, key: &Key| {
+                let Key::Secret(secret) = key else { return false };
+                bool::from(digest(&SHA256, secret).as_ref().ct_eq(shown.as_ref()))
+            };
+            keys.first_fitting(fits)
         };
+        let all_fit = others.iter().all(|shown| fitting(shown).is_some());
         let none = |count| format!("is none of {count} secrets");
-        keys.verdict(keys.first_fitting(fits), "is secret", none, trace)
+        keys.verdict(fitting(&first).filter(|_| all_fit), "is secret", none, trace)
     }
 
-    fn shown(&self, request: &UnverifiedRequest<'_>, trace: &mut impl Trace) -> Result<Vec<u8>, Rejection> {
+    /// What is shown first, and whatever else is shown.
+    fn shown(
+        &self,
+        request: &UnverifiedRequest<'_>,
+        trace: &mut impl Trace,
+    ) -> Result<(Vec<u8>, BTreeSet<Vec<u8>>), Rejection> {
         let step = Step::SignatureHeader;
         if is_repeated(request, &self.place) {
             let words = || format!("{} is there more than once", self.place);
             return Err(trace.failed(step, Rejection::Unreadable, words));
         }
-        let found = self.pointers.look_up(request.body);
-        let Some(value) = find(request, &self.place, &found).filter(|value| !value.is_empty()) else {
+        let is_shown =
+            |value: Option<Cow<'_, [u8]>>| value.filter(|value| !value.is_empty()).map(Cow::into_owned);
+        let values: Option<Vec<_>> = self.values(request).into_iter().map(is_shown).collect();
+        let Some(values) = values.filter(|values| !values.is_empty()) else {
             let words = || {
                 if let Place::Header(name) = &self.place {
                     missing_header(name, request)
@@ -110,14 +143,17 @@ impl Credential {
             };
             return Err(trace.failed(step, Rejection::SignatureMissing, words));
         };
-        let Ok(text) = std::str::from_utf8(&value) else {
+        let texts: Result<Vec<_>, _> = values.iter().map(|value| std::str::from_utf8(value)).collect();
+        let Ok(texts) = texts else {
             return Err(trace.failed(step, Rejection::Unreadable, || format!("{} is not text", self.place)));
         };
-        trace.passed(step, || format!("{} is there, {} bytes", self.place, value.len()));
-        match self.form.read(text) {
-            Some(shown) => {
-                trace.passed(Step::SignatureForm, || format!("{} bytes", shown.len()));
-                Ok(shown)
+        trace.passed(step, || format!("{} is there, {} bytes", self.place, values[0].len()));
+        let shown: Option<Vec<_>> = texts.into_iter().map(|text| self.form.read(text)).collect();
+        let mut shown = shown.into_iter().flatten();
+        match shown.next() {
+            Some(first) => {
+                trace.passed(Step::SignatureForm, || format!("{} bytes", first.len()));
+                Ok((first, shown.collect()))
             }
             None => Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
                 format!("{} is not of the form {:?}", self.place, self.form.words())
@@ -154,6 +190,68 @@ impl Form {
             Form::Token => Some(text.as_bytes().to_vec()),
             Form::After(prefix) => after(text, prefix).map(|rest| rest.as_bytes().to_vec()),
             Form::Basic => Encoding::Base64.decode(after(text, "Basic ")?.trim()),
+        }
+    }
+}
+
+/// What lies in `json` at `pointer`.
+fn at<'v>(json: &'v mut Value, pointer: &[String]) -> Option<&'v mut Value> {
+    pointer.iter().try_fold(json, |json, token| match json.as_array() {
+        Some(_) => json.get_mut(token.parse::<usize>().ok()?),
+        None => json.get_mut(token),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verify::explain::Silent;
+    use crate::verify::tests::source;
+    use crate::verify::verify;
+    use hookwell_common::time::Timestamp;
+
+    /// What is said of a notification of Graph with this body, to a source with the secrets `one` and `two`.
+    fn told(body: &str) -> Result<usize, Rejection> {
+        let source = source("preset = \"microsoft-graph\"", &["one", "two"]);
+        let request = UnverifiedRequest {
+            method: "POST",
+            query: None,
+            headers: &Vec::new(),
+            body: body.as_bytes(),
+            received_at: Timestamp::from_seconds(1_795_000_000),
+        };
+        verify(request, &source, &mut Silent).map(|verified| verified.key().0)
+    }
+
+    #[test]
+    fn each_item_of_a_list_must_show_a_secret() {
+        let item = |token: &str| format!("{{\"clientState\":{token}}}");
+        let list = |items: &[String]| format!("{{\"value\":[{}]}}", items.join(","));
+        let (one, two) = (item("\"one\""), item("\"two\""));
+        assert_eq!(told(&list(std::slice::from_ref(&one))), Ok(0));
+        assert_eq!(told(&list(&[two.clone(), one.clone(), two.clone()])), Ok(1));
+        for forged in [item("\"three\""), item("\"on\"")] {
+            assert_eq!(
+                told(&list(&[one.clone(), forged.clone()])),
+                Err(Rejection::SignatureMismatch),
+                "{forged}"
+            );
+            assert_eq!(
+                told(&list(&[forged.clone(), one.clone()])),
+                Err(Rejection::SignatureMismatch),
+                "{forged}"
+            );
+        }
+        for bare in
+            ["{}".to_owned(), item("null"), item("\"\""), item("1"), item("[\"one\"]"), "7".to_owned()]
+        {
+            assert_eq!(told(&list(&[one.clone(), bare.clone()])), Err(Rejection::SignatureMissing), "{bare}");
+        }
+        let twice = "{\"clientState\":\"three\",\"clientState\":\"one\"}".to_owned();
+        for body in
+            [list(&[]), list(&[twice]), "{\"value\":{}}".to_owned(), "{}".to_owned(), one, String::new()]
+        {
+            assert_eq!(told(&body), Err(Rejection::SignatureMissing), "{body}");
         }
     }
 }

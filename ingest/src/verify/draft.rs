@@ -6,7 +6,7 @@ use hookwell_common::time::Timestamp;
 use serde_json::{Value, json};
 
 use super::request::UnverifiedRequest;
-use super::value::Place;
+use super::value::{EACH, Place};
 
 /// A request on its way to being signed.
 #[derive(Clone, Debug, Default)]
@@ -118,12 +118,13 @@ fn put_json(json: &mut Value, pointer: &[String], value: &str) {
         }
         return;
     };
-    let is_first = key == "0" && !json.is_object() || json.is_array();
-    if is_first {
+    let is_list = (key == "0" || key == EACH) && !json.is_object() || json.is_array();
+    if is_list {
         if !json.is_array() {
             *json = json!([Value::Null]);
         }
-        if let Some(item) = json.as_array_mut().and_then(|items| items.first_mut()) {
+        let count = if key == EACH { usize::MAX } else { 1 };
+        for item in json.as_array_mut().into_iter().flatten().take(count) {
             put_json(item, rest, value);
         }
         return;

@@ -35,7 +35,6 @@ impl Ebay {
             header: Some(HEADER.to_owned()),
             covers_body: true,
             needs_ids: true,
-            secret_places: Vec::new(),
             key_words: "a public key in PEM".to_owned(),
             ..Facts::default()
         }

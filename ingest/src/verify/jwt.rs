@@ -92,8 +92,8 @@ impl Jwt {
             covers_body: self.claims.body_hash.is_some() && !self.claims.may_lack_body_hash,
             covers_url: self.claims.url_hash.is_some() || self.claims.url.is_some(),
             needs_ids: self.claims.secret_id.is_some(),
-            secret_places: Vec::new(),
             key_words: if self.is_secret() { "text" } else { "a public key" }.to_owned(),
+            ..Facts::default()
         }
     }
 

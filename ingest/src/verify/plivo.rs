@@ -31,9 +31,8 @@ impl Plivo {
             header: Some(SIGNATURES[0].to_owned()),
             covers_body: true,
             covers_url: true,
-            needs_ids: false,
-            secret_places: Vec::new(),
             key_words: "text".to_owned(),
+            ..Facts::default()
         }
     }
 

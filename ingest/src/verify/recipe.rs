@@ -20,7 +20,7 @@ use super::value::{Found, Place, Pointers, find, header_name, is_repeated};
 use crate::rejection::Rejection;
 
 /// The most numbered headers that are looked at.
-const MAX_NUMBERED: usize = 16;
+const MAX_NUMBERED: usize = 100;
 
 /// How one sender signs.
 #[derive(Clone, Debug)]
@@ -146,13 +146,13 @@ impl Recipe {
             covers_body: self.content.covers_body(),
             covers_url: self.content.covers_url(),
             needs_ids: self.key_id.is_some() || self.content.names_secret(),
-            secret_places: Vec::new(),
             key_words: match self.algorithm {
                 Algorithm::Public(_) => "a public key, or a certificate in PEM".to_owned(),
                 Algorithm::Hmac(_) | Algorithm::Digest(_) => {
                     format!("{:?}", self.key_form).to_ascii_lowercase()
                 }
             },
+            ..Facts::default()
         }
     }
 

@@ -40,9 +40,8 @@ impl Twilio {
             header: Some(self.header.clone()),
             covers_body: true,
             covers_url: true,
-            needs_ids: false,
-            secret_places: Vec::new(),
             key_words: "text".to_owned(),
+            ..Facts::default()
         }
     }
 

@@ -12,6 +12,9 @@ use serde_json::value::RawValue;
 
 use super::request::UnverifiedRequest;
 
+/// In a pointer to a token, stands for each item of a list.
+pub(crate) const EACH: &str = "*";
+
 /// Where one value lies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -94,6 +97,16 @@ impl Place {
                 Some(Place::Json(pointer.strip_prefix('/')?.split('/').map(unescape).collect()))
             }
             _ => None,
+        }
+    }
+
+    /// Whether what lies at `other` lies here too.
+    pub(crate) fn holds(&self, other: &Place) -> bool {
+        match (self, other) {
+            (Place::Json(all), Place::Json(one)) if all.len() == one.len() => {
+                all.iter().zip(one).all(|(token, other)| token == EACH || token == other)
+            }
+            _ => self == other,
         }
     }
 }

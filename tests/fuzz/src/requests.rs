@@ -9,9 +9,9 @@ use bytes::Bytes;
 use hookwell_common::config::{Config, Environment, Faults};
 use hookwell_common::time::Timestamp;
 use hookwell_ingest::accept::accept;
-use hookwell_ingest::hints::hints;
+use hookwell_ingest::hints::{Other, hints};
 use hookwell_ingest::rejection::Rejection;
-use hookwell_ingest::source::{Source, Sources, resolve_all};
+use hookwell_ingest::source::{Source, resolve_all};
 use hookwell_ingest::verify::draft::{Draft, Signing};
 use hookwell_ingest::verify::explain::{Explanation, Silent, Trace};
 use hookwell_ingest::verify::preset::{self, Preset};
@@ -44,8 +44,8 @@ pub(crate) fn read_as_preset(data: &[u8]) {
     is_accepted_by_preset(data);
 }
 
-/// For each sender that is known by name and has no pair of keys: its name, and a request as it would
-/// make it, for [`is_accepted_by_preset`].
+/// For each sender that is known by name: its name, and a request as it would make it, for
+/// [`is_accepted_by_preset`].
 pub fn genuine_of_presets() -> Vec<(&'static str, Vec<u8>)> {
     let of_one = |(name, source): (&&'static str, &Source)| {
         let mut head = Output::default();
@@ -95,12 +95,17 @@ pub const RECIPES: &[&str] = &[
     "header = 's'\ncontent = '{form}{form:t}{query:q?}'\ntimestamp = 'form:t'\ntimestamp_unit = 'iso8601'",
 ];
 
-/// `draft` as the sender would sign it for `url`; `None` where only it can.
+/// `draft` as the sender would sign it for `url`.
 pub fn signed(source: &Source, url: &str, draft: &Draft) -> Option<Draft> {
     let signing = Signing { url, now: NOW, filler: "filler" };
+    let ours = source.keys.first()?;
+    let made = match preset::all().get(source.name.as_str()).and_then(pair_of) {
+        Some(pair) => Some(source.scheme.private_key(ours.id.clone(), pair.private.as_bytes())?),
+        None => None,
+    };
     let sign = |draft: &Draft| {
         let mut draft = draft.clone();
-        source.scheme.sign(&mut draft, source.keys.first()?, &signing).map(|()| draft)
+        source.scheme.sign(&mut draft, made.as_ref().unwrap_or(ours), &signing).map(|()| draft)
     };
     let signed = sign(draft)?;
     // Whose signature lies in the body has made one.
@@ -139,7 +144,7 @@ fn judge(source: &Source, method: &str, query: &str, body: &[u8], headers: &dyn 
         }
         Err(rejection) => {
             assert!(!rejection.label().is_empty());
-            for hint in hints(request, source, &OTHERS, rejection) {
+            for hint in hints(request, source, &others(), rejection) {
                 assert!(!hint.is_empty());
             }
             false
@@ -189,12 +194,13 @@ static PRESETS: LazyLock<BTreeMap<&'static str, Source>> = LazyLock::new(|| {
 });
 
 /// Whose requests might have been meant.
-static OTHERS: LazyLock<Sources> = LazyLock::new(|| {
-    let sources = ["github", "stripe", "twilio"]
-        .into_iter()
-        .filter_map(|name| Some((name.to_owned(), source_of_preset(name, "another")?)));
-    sources.collect()
-});
+fn others() -> Vec<Other<'static>> {
+    static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let names = ["github", "stripe", "twilio"].into_iter();
+        names.filter_map(|name| source_of_preset(name, "another")).collect()
+    });
+    SOURCES.iter().map(|source| Other { source, keys: source.keys.clone() }).collect()
+}
 
 fn source_of_recipe(words: &str) -> Option<Source> {
     let table = format!("public_url = {URL:?}\n[sources.hmac]\n{words}");
@@ -206,21 +212,38 @@ fn source_of_preset(name: &str, secret: &str) -> Option<Source> {
     [true, false].into_iter().find_map(|has_id| resolve(name, &table, secret, has_id))
 }
 
+/// Two keys that belong together, in PEM.
+#[derive(Clone, Copy)]
+struct Pair {
+    private: &'static str,
+    public: &'static str,
+}
+
+/// One of the kind with which this sender signs, where it does.
+fn pair_of(preset: &Preset) -> Option<Pair> {
+    macro_rules! pair {
+        ($name:literal) => {
+            Pair {
+                private: include_str!(concat!("../../../ingest/testdata/", $name, ".pem")),
+                public: include_str!(concat!("../../../ingest/testdata/", $name, ".pub.pem")),
+            }
+        };
+    }
+    let pair = match (preset.scheme.as_str(), preset.algorithm.as_deref()) {
+        ("ed25519", _) => pair!("ed25519"),
+        ("ecdsa-p256" | "ebay", _) | ("jwt", Some("ES256")) => pair!("p256"),
+        _ => pair!("rsa"),
+    };
+    preset.has_key_pair().then_some(pair)
+}
+
 /// A secret as this sender shows it, or a public key of its kind.
 pub fn secret_of(preset: &Preset) -> String {
-    let proof = preset.proof();
-    let key = if proof.starts_with("Ed25519") {
-        include_str!("../keys/ed25519.pem")
-    } else if proof.starts_with("ECDSA") || proof.contains("ES256") {
-        include_str!("../keys/p256.pem")
-    } else if preset.has_key_pair() {
-        include_str!("../keys/rsa.pem")
-    } else {
-        match (preset.scheme.as_str(), preset.key.as_deref()) {
-            ("basic", _) => "hookwell:secret",
-            (_, Some("hex")) => "736563726574",
-            _ => "c2VjcmV0",
-        }
+    let key = match (pair_of(preset), preset.scheme.as_str(), preset.key.as_deref()) {
+        (Some(pair), _, _) => pair.public,
+        (None, "basic", _) => "hookwell:secret",
+        (None, _, Some("hex")) => "736563726574",
+        (None, _, _) => "c2VjcmV0",
     };
     key.to_owned()
 }

@@ -13,13 +13,15 @@ const HEAD: &str = "# Senders
 The senders that ingest knows by name: `preset = \"NAME\"` in a [source](configuration.md#sources). This page is made of `ingest/src/verify/presets.toml`; `ingest --list-presets` prints the same.
 
 - **Proved by**: what tells a request of the sender from a forged one, and where it lies. A *token* and a *name and password* prove who sends, and not that nobody altered the body on its way: use them over TLS only. *P* marks a scheme of which a published test vector passes here; the others are built after the sender's page.
+- A signature is written in hex, but where it is *as* something else.
 - **Keys fetched**: instead of the sender's public key or certificate `secrets = [{ fetched = true, id = \"…\" }]` may stand, and ingest [reads it](configuration.md#keys-that-are-fetched) at the sender's own host.
 - **Window**: how far the signed time may lie from ours; without one a request that was seen can be sent again; it is recognised as a duplicate by its id, but for one that is not signed and was altered.
 - **Event id** and **event type**: [where they lie](configuration.md#where-values-lie). `body-hash` stands where the sender gives no id: two events with the same body count as one within `processor.dedupe_window`.
 - **Waits** and **tries for**: how long the sender waits for an answer, and for how long it sends again what heard no 2xx. Empty: it does not say, or we have not found it.
+- **Asks and hears**: whether the sender asks first whether the address is ours ([answered](http.md#handshakes)), its methods where they are not POST alone, and what it hears where that is not 200 of an event and 403 of a signature that does not fit.
 
-| preset | sender | proved by | signed | window | event id | event type | waits | tries for |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| preset | sender | proved by | signed | window | event id | event type | waits | tries for | asks and hears |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 ";
 
 fn page() -> String {
@@ -41,7 +43,8 @@ fn row(name: &str, preset: &Preset) -> String {
     let optional = |text: Option<&str>| text.map_or(String::new(), code);
     let vector = if preset.vector { " *P*" } else { "" };
     let keys = if preset.keys.is_some() { ", keys fetched" } else { "" };
-    let proof = format!("{}{vector} in {}{keys}", preset.proof(), code(preset.header()));
+    let encoding = preset.encoding.as_ref().map_or(String::new(), |encoding| format!(" as {encoding}"));
+    let proof = format!("{}{vector} in {}{encoding}{keys}", preset.proof(), code(preset.header()));
     let cells = [
         code(name),
         format!("[{}]({})", preset.sender, preset.documentation),
@@ -52,8 +55,23 @@ fn row(name: &str, preset: &Preset) -> String {
         optional(preset.event_type.as_deref()),
         optional(preset.timeout.as_deref()),
         optional(preset.retries_for.as_deref()),
+        answers(preset, code),
     ];
     format!("| {} |", cells.join(" | ")).replace("|  |", "| |").replace("|  |", "| |")
+}
+
+fn answers(preset: &Preset, code: impl Fn(&str) -> String) -> String {
+    let mut all = Vec::new();
+    if !preset.handshakes.is_empty() {
+        all.push("asks first".to_owned());
+    }
+    if preset.methods != ["POST"] {
+        all.push(code(&preset.methods.join(", ")));
+    }
+    all.extend(preset.success_status.map(|status| status.to_string()));
+    all.extend(preset.success_text.as_deref().map(code));
+    all.extend(preset.mismatch_status.map(|status| format!("{status} where it does not fit")));
+    all.join("; ")
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,8 +14,12 @@ use hookwell_tests::program::Program;
 use hookwell_tests::sender::{Signed, client, now_in_seconds, post, post_until_accepted};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 
+use super::quarantine::{release, sums, until_kept};
 use crate::{Common, tests};
 
 tests![
@@ -23,6 +28,8 @@ tests![
     while_the_host_of_the_keys_is_away_senders_hear_503_and_are_heard_when_it_is_back,
     what_a_request_names_elsewhere_is_never_asked_for,
     answers_that_hang_do_not_end_lead_elsewhere_or_hold_no_key_cost_a_503_and_no_more,
+    a_host_that_shows_the_certificate_of_another_or_one_that_nobody_vouches_for_is_told_nothing,
+    what_was_refused_for_a_wrong_id_is_released_with_a_key_that_is_fetched,
     a_subscription_to_a_topic_of_ours_is_confirmed_and_to_any_other_it_is_not,
 ];
 
@@ -116,6 +123,43 @@ impl Pair {
         let body = json!({"message": {"messageId": id, "data": "e30="}, "subscription": "s"}).to_string();
         let headers = vec![("authorization".to_owned(), format!("Bearer {token}"))];
         Ok(Signed { source: "jobs".to_owned(), id: id.to_owned(), headers, body: body.into() })
+    }
+}
+
+/// Who vouches for hosts, made with OpenSSL.
+struct Authority {
+    pair: Pair,
+}
+
+impl Authority {
+    fn new() -> Result<Self> {
+        let pair = Pair::new()?;
+        fs::write(pair.file("certificate"), pair.certificate()?)?;
+        Ok(Self { pair })
+    }
+
+    /// The file in which its certificate is, for whoever is to believe it.
+    fn certificate(&self) -> PathBuf {
+        self.pair.file("certificate")
+    }
+
+    /// What a server needs to be `host`.
+    fn vouch_for(&self, host: &str) -> Result<ServerConfig> {
+        let server = Pair::new()?;
+        let [ours, key, request, names] =
+            [self.pair.file("key"), server.file("key"), server.file("r"), server.file("n")];
+        fs::write(&names, format!("subjectAltName=DNS:{host}"))?;
+        let subject = format!("/CN={host}");
+        openssl(&["req", "-new", "-key", text(&key)?, "-subj", &subject, "-out", text(&request)?])?;
+        let theirs = self.certificate();
+        let by = ["-CA", text(&theirs)?, "-CAkey", text(&ours)?, "-set_serial", "1", "-days", "2"];
+        let of = ["x509", "-req", "-in", text(&request)?, "-extfile", text(&names)?];
+        let certificate = openssl(&[&of[..], &by].concat())?;
+        let chain = vec![CertificateDer::from_pem_slice(&certificate)?];
+        let key = PrivateKeyDer::from_pem_file(&key)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+        Ok(config.with_no_client_auth().with_single_cert(chain, key)?)
     }
 }
 
@@ -317,6 +361,68 @@ fn answers_that_hang_do_not_end_lead_elsewhere_or_hold_no_key_cost_a_503_and_no_
     let (address, path) = certificate_at("one");
     server.publish(&path, Page::Body(pair.certificate()?));
     ensure_status(&stage, &pair.notification("m-1", &address)?, 200, "")
+}
+
+fn a_host_that_shows_the_certificate_of_another_or_one_that_nobody_vouches_for_is_told_nothing(
+    common: &Common,
+) -> Result<()> {
+    let (known, unknown) = (Authority::new()?, Authority::new()?);
+    let another = KeyServer::start_with(known.vouch_for("sns.eu-west-1.amazonaws.com")?)?;
+    let unvouched = KeyServer::start_with(unknown.vouch_for("localhost")?)?;
+    let right = KeyServer::start_with(known.vouch_for("localhost")?)?;
+    let pair = Pair::new()?;
+    let (address, path) = certificate_at("one");
+    let all = [("another", &another), ("unvouched", &unvouched), ("right", &right)];
+    let source = |(name, server): (&str, &KeyServer)| {
+        server.publish(&path, Page::Body(pair.certificate()?));
+        let url = server.url();
+        Ok(format!(
+            "[[sources]]\nname = {name:?}\npreset = \"sns\"\nkeys_url = {url:?}\nsecrets = [{{ fetched = true, id = {TOPIC:?} }}]\n"
+        ))
+    };
+    let sources: Result<String> = all.into_iter().map(source).collect();
+    let sources = sources?;
+    let stage = common.stage_with(|settings| settings.sources = sources)?;
+    let ingest = stage.start_ingest_in(&[("SSL_CERT_FILE", text(&known.certificate())?)])?.ready()?;
+    let sent = |name: &str| pair.notification(name, &address).map(|signed| signed.to(name));
+    for name in ["another", "unvouched"] {
+        ensure_status(&stage, &sent(name)?, 503, "key_unavailable")?;
+    }
+    ensure!(fetches(&ingest, "unreachable")? == 2.0, "{}", ingest.logged());
+    ensure!(another.asked().is_empty() && unvouched.asked().is_empty());
+    ensure_status(&stage, &sent("right")?, 200, "")?;
+    ensure!(right.asked() == [path]);
+    Ok(())
+}
+
+fn what_was_refused_for_a_wrong_id_is_released_with_a_key_that_is_fetched(common: &Common) -> Result<()> {
+    let (server, pair) = (KeyServer::start()?, Pair::new()?);
+    let (address, path) = certificate_at("one");
+    let with_id = |id: &str| {
+        let url = server.url();
+        format!(
+            "[[sources]]\nname = \"alarms\"\npreset = \"sns\"\nkeys_url = {url:?}\nquarantine = true\nquarantine_rate_limit = 1000\nsecrets = [{{ fetched = true, id = {id:?} }}]\n"
+        )
+    };
+    let stage = common.stage_with(|settings| settings.sources = with_id("arn:aws:sns:eu-west-1:1:wrong"))?;
+    let ingest = stage.ingest()?;
+    for id in ["m-1", "m-2"] {
+        ensure_status(&stage, &pair.notification(id, &address)?, 403, "signature_mismatch")?;
+    }
+    ensure_status(&stage, &Pair::new()?.notification("forged", &address)?, 403, "signature_mismatch")?;
+    until_kept(&ingest, 3.0)?;
+    ensure!(ingest.stop()?.success(), "{}", ingest.logged());
+    stage.rewrite(|settings| settings.sources = with_id(TOPIC))?;
+
+    let without = release(&stage, &[])?;
+    ensure!(sums(&without)? == [3, 0, 3, 0] && without.out.contains("key_unavailable"), "{without:?}");
+    server.publish(&path, Page::Body(pair.certificate()?));
+    let before = server.asked().len();
+    let released = release(&stage, &[])?;
+    ensure!(sums(&released)? == [3, 2, 1, 0] && released.out.contains("signature_mismatch"), "{released:?}");
+    ensure!(server.asked().len() == before + 1, "{:?}", server.asked());
+    ensure!(stage.reader.read(&stage.topic("events"))?.len() == 2);
+    Ok(())
 }
 
 fn a_subscription_to_a_topic_of_ours_is_confirmed_and_to_any_other_it_is_not(common: &Common) -> Result<()> {
