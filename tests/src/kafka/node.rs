@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{QUICK_COMPILER, free_port, jars};
+use super::{QUICK_COMPILER, class_archive, free_port, jars};
 use crate::program::{child, limit_files};
 use crate::wait;
 
@@ -48,21 +48,20 @@ pub struct Node {
     ports: Ports,
     home: PathBuf,
     jars: PathBuf,
-    machine: &'static [&'static str],
+    /// Kafka's classes, ready to be mapped.
+    classes: Option<PathBuf>,
+    machine: Vec<String>,
     process: Mutex<Option<Child>>,
 }
 
 impl Node {
     /// A node that does not run yet, its data under `home`.
-    pub(super) fn new(
-        id: i32,
-        ports: Ports,
-        home: PathBuf,
-        machine: &'static [&'static str],
-    ) -> Result<Self> {
+    pub(super) fn new(id: i32, ports: Ports, home: PathBuf, machine: &[&str]) -> Result<Self> {
         let jars = jars()?;
+        let classes = Some(class_archive(&jars)).filter(|archive| archive.exists());
+        let machine = machine.iter().map(|&argument| argument.to_owned()).collect();
         fs::create_dir_all(&home)?;
-        Ok(Self { id, ports, home, jars, machine, process: Mutex::new(None) })
+        Ok(Self { id, ports, home, jars, classes, machine, process: Mutex::new(None) })
     }
 
     /// Its number, as Kafka has it.
@@ -122,7 +121,7 @@ impl Node {
             let log = File::options().create(true).append(true).open(self.log())?;
             let child = self
                 .java()
-                .args(self.machine)
+                .args(&self.machine)
                 .arg("kafka.Kafka")
                 .arg(self.properties())
                 .stdin(Stdio::null())
@@ -196,6 +195,12 @@ impl Node {
         }
     }
 
+    /// Has it end by itself, however long that takes it.
+    pub(super) fn end(&self) -> Result<()> {
+        self.signal(Signal::TERM)?;
+        self.until_ended()
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let process = self.process();
         let process = process.as_ref().context("Kafka is not running")?;
@@ -256,6 +261,9 @@ log.dirs={}
     fn java(&self) -> Command {
         let mut java = child("java");
         java.arg("-XX:+UseSerialGC").arg("-cp").arg(self.jars.join("*"));
+        if let Some(classes) = &self.classes {
+            java.arg(format!("-XX:SharedArchiveFile={}", classes.display()));
+        }
         java
     }
 

@@ -1,6 +1,7 @@
 //! Brokers die, freeze, are restarted, or are too few, in a cluster of three.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -110,12 +111,16 @@ fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) 
 fn with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
-    for topic in TOPICS {
+    let want_three = |topic: &str| {
         let topic = drill.stage.topic(topic);
         let wants = ["--add-config", "min.insync.replicas=3"];
         let topic = ["--alter", "--entity-type", "topics", "--entity-name", &topic];
-        turn.kafka.ask("kafka.admin.ConfigCommand", &[&topic[..], &wants].concat())?;
-    }
+        turn.kafka.ask("kafka.admin.ConfigCommand", &[&topic[..], &wants].concat()).map(drop)
+    };
+    thread::scope(|scope| {
+        let changes = TOPICS.map(|topic| scope.spawn(|| want_three(topic)));
+        changes.into_iter().try_for_each(|change| change.join().expect("a change that panics"))
+    })?;
     drill.during("one copy of three is missing, and two are too few", |drill| {
         turn.kafka.node(2)?.kill()?;
         drill.until_refused(&Sender::Shopify.event("refused"))?;

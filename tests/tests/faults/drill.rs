@@ -58,7 +58,10 @@ impl Drill {
     /// Load on `stage`; waits until events are settled.
     pub(crate) fn on(stage: Stage, plan: Plan) -> Result<Self> {
         stage.handler.answer(by_fate);
-        let (ingest, processors) = (stage.ingest()?, vec![stage.processor()?, stage.processor()?]);
+        let ingest = stage.start_ingest("")?;
+        let processors = [stage.start_processor("")?, stage.start_processor("")?];
+        let processors = processors.into_iter().map(Program::ready).collect::<Result<_>>()?;
+        let ingest = ingest.ready()?;
         let load = Load::start(stage.port, plan)?;
         load.go();
         let drill = Self { ingest, processors, load, stage, faults: Vec::new(), clock: Clock::start() };
