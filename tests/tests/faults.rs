@@ -1,9 +1,9 @@
 //! The failure matrix, a row a test: steady load, a fault, its end, and then every accepted event
 //! is settled, once.
 //!
-//! One cluster of three nodes for all rows that strike brokers, one at a time; one node that has
-//! detours for all rows that spoil the network, side by side; for each seed and for whoever kills
-//! the only node a Kafka of its own, one at a time.
+//! Two clusters of three nodes for all rows that strike brokers, each for one of them at a time; one
+//! node that has detours for all rows that spoil the network, side by side; for each seed and for
+//! whoever kills the only node a Kafka of its own, one at a time.
 
 mod faults {
     pub(crate) mod brokers;
@@ -16,7 +16,7 @@ mod faults {
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::Result;
 use hookwell_tests::kafka::{Kafka, Shape};
@@ -31,10 +31,11 @@ const THREADS: usize = 6;
 #[derive(Debug)]
 pub(crate) struct Common {
     binaries: Binaries,
-    cluster: Lazy,
+    clusters: [Lazy; 2],
+    /// The clusters that no row has for itself.
+    free: Mutex<Vec<usize>>,
+    freed: Condvar,
     node: Lazy,
-    /// Held by whoever strikes nodes of the cluster.
-    turn: Mutex<()>,
     /// Held by whoever has a Kafka of its own.
     own_kafka: Mutex<()>,
 }
@@ -45,17 +46,18 @@ struct Lazy {
     shape: Shape,
     home: TempDir,
     started: OnceLock<Arc<Kafka>>,
-    starting: Mutex<()>,
 }
 
 impl Lazy {
     fn new(shape: Shape) -> Result<Self> {
         let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
-        Ok(Self { shape, home, started: OnceLock::new(), starting: Mutex::new(()) })
+        Ok(Self { shape, home, started: OnceLock::new() })
     }
 
     fn get(&self) -> Result<Arc<Kafka>> {
-        let _alone = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        // One after the other: all at once would leave nothing of the machine to those that run.
+        static STARTING: Mutex<()> = Mutex::new(());
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kafka) = self.started.get() {
             return Ok(Arc::clone(kafka));
         }
@@ -64,11 +66,25 @@ impl Lazy {
     }
 }
 
-/// The cluster, for as long as this row has it for itself. Ends with every node alive.
+/// A cluster, for as long as this row has it for itself. Ends with every node alive.
 #[derive(Debug)]
 pub(crate) struct Turn<'a> {
     pub(crate) kafka: Arc<Kafka>,
-    _turn: MutexGuard<'a, ()>,
+    _lease: Lease<'a>,
+}
+
+/// One of the clusters, by its number.
+#[derive(Debug)]
+struct Lease<'a> {
+    common: &'a Common,
+    number: usize,
+}
+
+impl Drop for Lease<'_> {
+    fn drop(&mut self) {
+        self.common.free().push(self.number);
+        self.common.freed.notify_one();
+    }
 }
 
 impl Drop for Turn<'_> {
@@ -82,10 +98,24 @@ impl Drop for Turn<'_> {
 impl Common {
     /// Three nodes that are well, for this row alone.
     pub(crate) fn cluster(&self) -> Result<Turn<'_>> {
-        let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let kafka = self.cluster.get()?;
+        let lease = self.lease();
+        let kafka = self.clusters[lease.number].get()?;
         kafka.until_healthy()?;
-        Ok(Turn { kafka, _turn: turn })
+        Ok(Turn { kafka, _lease: lease })
+    }
+
+    fn lease(&self) -> Lease<'_> {
+        let mut free = self.free();
+        loop {
+            if let Some(number) = free.pop() {
+                return Lease { common: self, number };
+            }
+            free = self.freed.wait(free).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn free(&self) -> MutexGuard<'_, Vec<usize>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The turn of one that starts a Kafka of its own.
@@ -121,9 +151,10 @@ fn main() -> Result<ExitCode> {
             ingest: PathBuf::from(env!("CARGO_BIN_EXE_ingest-under-test")),
             processor: PathBuf::from(env!("CARGO_BIN_EXE_processor-under-test")),
         },
-        cluster: Lazy::new(Shape { nodes: 3, doors: 2 })?,
+        clusters: [Lazy::new(Shape { nodes: 3, doors: 0 })?, Lazy::new(Shape { nodes: 3, doors: 0 })?],
+        free: Mutex::new(vec![1, 0]),
+        freed: Condvar::new(),
         node: Lazy::new(Shape { nodes: 1, doors: THREADS })?,
-        turn: Mutex::new(()),
         own_kafka: Mutex::new(()),
     });
     let trial = |file: &str, (name, test): Test| {
@@ -139,7 +170,7 @@ fn main() -> Result<ExitCode> {
         ("network", faults::network::TESTS),
         ("seeds", faults::seeds::TESTS),
     ];
-    // Evenly mixed: rows that strike the cluster wait for each other, and others run meanwhile.
+    // Evenly mixed: rows that strike a cluster wait for each other, and others run meanwhile.
     let mut trials: Vec<_> = files
         .iter()
         .flat_map(|(file, tests)| {

@@ -58,6 +58,11 @@ fn try_source_with(table: &str, secrets: &[(String, Option<String>)]) -> Result<
     if faults.is_empty() { Ok(sources.remove("x").unwrap()) } else { Err(faults) }
 }
 
+/// A table with everything that any preset may want but secrets.
+fn table(preset: &str) -> String {
+    format!("public_url = \"https://hooks.example.com/x\"\npreset = {preset:?}")
+}
+
 fn preset_of(table: &str) -> Option<&'static Preset> {
     let mut all = preset::all().iter();
     all.find(|(name, _)| table.contains(&format!("preset = {name:?}"))).map(|(_, preset)| preset)

@@ -157,5 +157,5 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
 /// Lanes that commit all the time.
 fn many_commits(settings: &mut Settings) {
     settings.partitions = 12;
-    settings.processor.push_str("commit_interval = \"10ms\"\n");
+    settings.processor = "commit_interval = \"10ms\"".to_owned();
 }

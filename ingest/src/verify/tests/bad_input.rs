@@ -10,10 +10,6 @@ use crate::verify::preset;
 const NOW: Timestamp = Timestamp::from_seconds(1_795_000_000);
 const BODY: &[u8] = br#"{"id":"evt_1","type":"ping","webhookTimestamp":1795000000000}"#;
 
-fn table(preset: &str) -> String {
-    format!("public_url = \"https://hooks.example.com/x\"\npreset = {preset:?}")
-}
-
 /// Every preset of which the tests can sign as its sender does, and whose proof lies in a header.
 fn presets() -> Vec<(&'static str, Source)> {
     let names =

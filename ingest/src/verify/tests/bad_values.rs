@@ -43,7 +43,7 @@ fn pair(preset: &Preset) -> [&'static [u8]; 2] {
 
 /// A source of `name`, and what its sender sends, with no more in it than it takes.
 fn genuine(name: &str, preset: &'static Preset) -> (Source, Genuine) {
-    let table = format!("public_url = \"https://hooks.example.com/x\"\npreset = {name:?}");
+    let table = table(name);
     let shared = secret_for(&table);
     let secret = if preset.has_key_pair() { std::str::from_utf8(pair(preset)[1]).unwrap() } else { shared };
     let source = source(&table, &[secret]);
@@ -225,7 +225,7 @@ fn is_as_the_table_says(source: &Source, preset: &Preset, verdict: Result<usize,
 fn what_was_signed_with_another_key_is_accepted_by_no_preset() {
     for (name, preset) in preset::all() {
         let (_, genuine) = genuine(name, preset);
-        let table = format!("public_url = \"https://hooks.example.com/x\"\npreset = {name:?}");
+        let table = table(name);
         let others = if preset.has_key_pair() {
             &ANOTHER[..]
         } else {

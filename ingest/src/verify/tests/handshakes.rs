@@ -35,7 +35,7 @@ fn reply(content_type: &'static str, body: &str) -> Option<Result<Reply, Rejecti
 
 /// The headers with which `preset` would sign `body`.
 fn signed_by(preset: &str, body: &[u8]) -> Headers {
-    let table = format!("public_url = \"https://hooks.example.com/x\"\npreset = {preset:?}");
+    let table = table(preset);
     signed(&source(&table, &["s3cret"]), body, NOW)
 }
 

@@ -18,7 +18,7 @@ fn draft_of(source: &Source, body: Option<&[u8]>) -> Draft {
 }
 
 fn source_of(preset: &str, secret: &str) -> Source {
-    source(&format!("public_url = \"https://hooks.example.com/x\"\npreset = {preset:?}"), &[secret])
+    source(&table(preset), &[secret])
 }
 
 #[test]
