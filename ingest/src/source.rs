@@ -20,7 +20,7 @@ use crate::verify::key::SigningKey;
 use crate::verify::preset::{self, Preset};
 use crate::verify::published::is_stand_in;
 use crate::verify::scheme::Scheme;
-use crate::verify::value::{Place as ValuePlace, Pointers, ValueRule, header_name};
+use crate::verify::value::{EACH, Place as ValuePlace, Pointers, ValueRule, header_name};
 
 /// A sender, ready to be verified.
 #[derive(Debug)]
@@ -208,7 +208,10 @@ fn resolve_scheme(
         let is_one_place = |place: &ValuePlace| match place {
             ValuePlace::Header(name) => header_name(name).is_some(),
             ValuePlace::Query(name) => !name.contains(['|', '+']),
-            ValuePlace::Json(_) => !token.value.contains(['|', '+']),
+            ValuePlace::Json(pointer) => {
+                let lists = pointer.iter().filter(|token| *token == EACH).count();
+                lists < 2 && !token.value.contains(['|', '+'])
+            }
             ValuePlace::Form(_) | ValuePlace::Field(_) | ValuePlace::BodyHash => false,
         };
         let place = ValuePlace::from_words(&token.value).filter(is_one_place);

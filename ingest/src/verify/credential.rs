@@ -2,7 +2,6 @@
 //! proves who sends, and not that nobody has altered the body on its way.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use ring::digest::{SHA256, digest};
 use serde_json::Value;
@@ -76,35 +75,36 @@ impl Credential {
 
     /// Whether something is shown.
     pub(super) fn is_taken_by(&self, request: &UnverifiedRequest<'_>) -> bool {
-        self.values(request).iter().any(Option::is_some)
+        self.values(request).is_some_and(|values| values.iter().any(Option::is_some))
     }
 
-    /// What is shown, one for each that must be: `None` stands where nothing is.
-    fn values<'r>(&self, request: &UnverifiedRequest<'r>) -> Vec<Option<Cow<'r, [u8]>>> {
+    /// What is shown, one for each that must be, `None` where nothing is; nothing at all where the body
+    /// cannot be read.
+    fn values<'r>(&self, request: &UnverifiedRequest<'r>) -> Option<Vec<Option<Cow<'r, [u8]>>>> {
         if let Place::Json(pointer) = &self.place
             && let Some(list) = pointer.iter().position(|token| token == EACH)
         {
-            let items = unambiguous(request.body)
-                .and_then(|mut json| at(&mut json, &pointer[..list])?.as_array_mut().map(std::mem::take));
+            let mut json = unambiguous(request.body)?;
+            let items = at(&mut json, &pointer[..list]).and_then(Value::as_array_mut).map(std::mem::take);
             let shown = |mut item: Value| match at(&mut item, &pointer[list + 1..])? {
                 Value::String(text) => Some(Cow::Owned(std::mem::take(text).into_bytes())),
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
             };
-            return items.unwrap_or_default().into_iter().map(shown).collect();
+            return Some(items.unwrap_or_default().into_iter().map(shown).collect());
         }
         let found = self.pointers.look_up(request.body);
-        vec![find(request, &self.place, &found)]
+        Some(vec![find(request, &self.place, &found)])
     }
 
-    /// Tells whether `request` shows one of `keys`, wherever it must show one. Each is compared in constant
-    /// time, and none is left out once another fits.
+    /// Tells whether `request` shows one of `keys`, wherever it must show one. Each key is compared in
+    /// constant time, and none is left out once another fits.
     pub fn verify(
         &self,
         request: &UnverifiedRequest<'_>,
         keys: Keys<'_>,
         trace: &mut impl Trace,
     ) -> Result<MatchedKey, Rejection> {
-        let (first, others) = self.shown(request, trace)?;
+        let all = self.shown(request, trace)?;
         let fitting = |shown: &[u8]| {
             // Hashed, so that a comparison does not tell how long a secret is.
             let shown = digest(&SHA256, shown);
@@ -114,25 +114,40 @@ impl Credential {
             };
             keys.first_fitting(fits)
         };
-        let all_fit = others.iter().all(|shown| fitting(shown).is_some());
-        let none = |count| format!("is none of {count} secrets");
-        keys.verdict(fitting(&first).filter(|_| all_fit), "is secret", none, trace)
+        // Of several the one that is listed last: as long as one item shows it, it is in use.
+        let (mut matched, mut item) = (None, String::new());
+        for (number, shown) in all.iter().enumerate() {
+            let Some(MatchedKey(key)) = fitting(shown) else {
+                if 1 < all.len() {
+                    item = format!("item {} of {} ", number + 1, all.len());
+                }
+                matched = None;
+                break;
+            };
+            matched = matched.max(Some(key));
+        }
+        let none = |count| format!("{item}is none of {count} secrets");
+        keys.verdict(matched.map(MatchedKey), "is secret", none, trace)
     }
 
-    /// What is shown first, and whatever else is shown.
+    /// All that is shown, in order: one at least.
     fn shown(
         &self,
         request: &UnverifiedRequest<'_>,
         trace: &mut impl Trace,
-    ) -> Result<(Vec<u8>, BTreeSet<Vec<u8>>), Rejection> {
+    ) -> Result<Vec<Vec<u8>>, Rejection> {
         let step = Step::SignatureHeader;
         if is_repeated(request, &self.place) {
             let words = || format!("{} is there more than once", self.place);
             return Err(trace.failed(step, Rejection::Unreadable, words));
         }
+        let Some(values) = self.values(request) else {
+            let words = || "the body is no JSON, has a name twice, or has too many values".to_owned();
+            return Err(trace.failed(step, Rejection::Unreadable, words));
+        };
         let is_shown =
             |value: Option<Cow<'_, [u8]>>| value.filter(|value| !value.is_empty()).map(Cow::into_owned);
-        let values: Option<Vec<_>> = self.values(request).into_iter().map(is_shown).collect();
+        let values: Option<Vec<_>> = values.into_iter().map(is_shown).collect();
         let Some(values) = values.filter(|values| !values.is_empty()) else {
             let words = || {
                 if let Place::Header(name) = &self.place {
@@ -149,11 +164,10 @@ impl Credential {
         };
         trace.passed(step, || format!("{} is there, {} bytes", self.place, values[0].len()));
         let shown: Option<Vec<_>> = texts.into_iter().map(|text| self.form.read(text)).collect();
-        let mut shown = shown.into_iter().flatten();
-        match shown.next() {
-            Some(first) => {
-                trace.passed(Step::SignatureForm, || format!("{} bytes", first.len()));
-                Ok((first, shown.collect()))
+        match shown {
+            Some(shown) => {
+                trace.passed(Step::SignatureForm, || format!("{} bytes", shown[0].len()));
+                Ok(shown)
             }
             None => Err(trace.failed(Step::SignatureForm, Rejection::Unreadable, || {
                 format!("{} is not of the form {:?}", self.place, self.form.words())
@@ -205,6 +219,7 @@ fn at<'v>(json: &'v mut Value, pointer: &[String]) -> Option<&'v mut Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::verify::draft::Signing;
     use crate::verify::explain::Silent;
     use crate::verify::tests::source;
     use crate::verify::verify;
@@ -248,10 +263,25 @@ mod tests {
             assert_eq!(told(&list(&[one.clone(), bare.clone()])), Err(Rejection::SignatureMissing), "{bare}");
         }
         let twice = "{\"clientState\":\"three\",\"clientState\":\"one\"}".to_owned();
-        for body in
-            [list(&[]), list(&[twice]), "{\"value\":{}}".to_owned(), "{}".to_owned(), one, String::new()]
-        {
+        for body in [list(&[]), "{\"value\":{}}".to_owned(), "{}".to_owned(), one] {
             assert_eq!(told(&body), Err(Rejection::SignatureMissing), "{body}");
+        }
+        for body in [list(&[twice]), "[".to_owned(), String::new()] {
+            assert_eq!(told(&body), Err(Rejection::Unreadable), "{body}");
+        }
+    }
+
+    #[test]
+    fn a_list_that_is_made_to_try_a_source_shows_the_secret_where_it_is_looked_for() {
+        for place in ["json:/*/t", "json:/value/*/t", "json:/a/0/*"] {
+            let source = source(&format!("token = {place:?}"), &["one"]);
+            for body in [&b""[..], b"{}"] {
+                let mut draft = Draft { body: body.to_vec(), ..Draft::default() };
+                let now = Timestamp::from_seconds(1_795_000_000);
+                let signing = Signing { url: "", now, filler: "x" };
+                source.scheme.sign(&mut draft, &source.keys[0], &signing).unwrap();
+                assert!(verify(draft.request(&signing), &source, &mut Silent).is_ok(), "{place}: {draft:?}");
+            }
         }
     }
 }

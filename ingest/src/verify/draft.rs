@@ -118,7 +118,11 @@ fn put_json(json: &mut Value, pointer: &[String], value: &str) {
         }
         return;
     };
-    let is_list = (key == "0" || key == EACH) && !json.is_object() || json.is_array();
+    let is_new = match json.as_object() {
+        Some(object) => key == EACH && object.is_empty(),
+        None => key == "0" || key == EACH,
+    };
+    let is_list = is_new || json.is_array();
     if is_list {
         if !json.is_array() {
             *json = json!([Value::Null]);

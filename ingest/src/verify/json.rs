@@ -1,27 +1,41 @@
 //! JSON in which no name is there twice. Of two readers one takes the first value of such a name and
 //! the other the last, so that one could look at what the other has not verified.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-/// What `body` holds; `None` where it is no JSON, or a name is there twice anywhere in it.
+/// The most values of a body: what is built of them may cost a hundred times their length.
+const MAX_VALUES: usize = 50_000;
+
+/// What `body` holds; `None` where it is no JSON, a name is there twice anywhere in it, or it has too
+/// many values.
 pub(super) fn unambiguous(body: &[u8]) -> Option<Value> {
-    serde_json::from_slice(body).ok().map(|Unambiguous(value)| value)
+    let left = Cell::new(MAX_VALUES);
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Walk { left: &left }.deserialize(&mut deserializer).ok()?;
+    deserializer.end().ok().map(|()| value)
 }
 
-struct Unambiguous(Value);
+#[derive(Clone, Copy)]
+struct Walk<'l> {
+    /// How many values there may still be.
+    left: &'l Cell<usize>,
+}
 
-impl<'de> Deserialize<'de> for Unambiguous {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Walk).map(Self)
+impl<'de> DeserializeSeed<'de> for Walk<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        let left = self.left.get().checked_sub(1).ok_or_else(|| D::Error::custom("too many values"))?;
+        self.left.set(left);
+        deserializer.deserialize_any(self)
     }
 }
 
-struct Walk;
-
-impl<'de> Visitor<'de> for Walk {
+impl<'de> Visitor<'de> for Walk<'_> {
     type Value = Value;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,8 +44,8 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some((name, Unambiguous(value))) = entries.next_entry()? {
-            if map.insert(name, value).is_some() {
+        while let Some(name) = entries.next_key()? {
+            if map.insert(name, entries.next_value_seed(self)?).is_some() {
                 return Err(A::Error::custom("a name is there twice"));
             }
         }
@@ -40,7 +54,7 @@ impl<'de> Visitor<'de> for Walk {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
-        while let Some(Unambiguous(value)) = items.next_element()? {
+        while let Some(value) = items.next_element_seed(self)? {
             list.push(value);
         }
         Ok(Value::Array(list))
@@ -79,6 +93,13 @@ mod tests {
     fn json_is_read_as_everybody_reads_it() {
         let body = br#"{"a":[1,-2,2.5,true,null,"x"],"b":{"c":""},"n":18446744073709551615}"#;
         assert_eq!(unambiguous(body), serde_json::from_slice(body).ok());
+    }
+
+    #[test]
+    fn more_values_than_any_sender_sends_are_refused_before_they_are_built() {
+        let list = |length: usize| format!("[{}0]", "0,".repeat(length - 1));
+        assert!(unambiguous(list(MAX_VALUES - 1).as_bytes()).is_some());
+        assert_eq!(unambiguous(list(MAX_VALUES).as_bytes()), None);
     }
 
     #[test]

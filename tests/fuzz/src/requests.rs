@@ -144,7 +144,7 @@ fn judge(source: &Source, method: &str, query: &str, body: &[u8], headers: &dyn 
         }
         Err(rejection) => {
             assert!(!rejection.label().is_empty());
-            for hint in hints(request, source, &others(), rejection) {
+            for hint in hints(request, source, &others(source), rejection) {
                 assert!(!hint.is_empty());
             }
             false
@@ -193,13 +193,14 @@ static PRESETS: LazyLock<BTreeMap<&'static str, Source>> = LazyLock::new(|| {
     preset::all().iter().filter_map(source).collect()
 });
 
-/// Whose requests might have been meant.
-fn others() -> Vec<Other<'static>> {
+/// Whose requests might have been meant, and their secret as the sender of `judged` would compute with it.
+fn others(judged: &Source) -> Vec<Other<'static>> {
     static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
         let names = ["github", "stripe", "twilio"].into_iter();
         names.filter_map(|name| source_of_preset(name, "another")).collect()
     });
-    SOURCES.iter().map(|source| Other { source, keys: source.keys.clone() }).collect()
+    let keys = || judged.scheme.key("0".to_owned(), None, b"another").into_iter().collect();
+    SOURCES.iter().map(|source| Other { source, keys: keys() }).collect()
 }
 
 fn source_of_recipe(words: &str) -> Option<Source> {

@@ -13,7 +13,7 @@ const HEAD: &str = "# Senders
 The senders that ingest knows by name: `preset = \"NAME\"` in a [source](configuration.md#sources). This page is made of `ingest/src/verify/presets.toml`; `ingest --list-presets` prints the same.
 
 - **Proved by**: what tells a request of the sender from a forged one, and where it lies. A *token* and a *name and password* prove who sends, and not that nobody altered the body on its way: use them over TLS only. *P* marks a scheme of which a published test vector passes here; the others are built after the sender's page.
-- A signature is written in hex, but where it is *as* something else.
+- A signature that is no token is written in hex, but where it is *as* something else.
 - **Keys fetched**: instead of the sender's public key or certificate `secrets = [{ fetched = true, id = \"…\" }]` may stand, and ingest [reads it](configuration.md#keys-that-are-fetched) at the sender's own host.
 - **Window**: how far the signed time may lie from ours; without one a request that was seen can be sent again; it is recognised as a duplicate by its id, but for one that is not signed and was altered.
 - **Event id** and **event type**: [where they lie](configuration.md#where-values-lie). `body-hash` stands where the sender gives no id: two events with the same body count as one within `processor.dedupe_window`.
@@ -43,7 +43,9 @@ fn row(name: &str, preset: &Preset) -> String {
     let optional = |text: Option<&str>| text.map_or(String::new(), code);
     let vector = if preset.vector { " *P*" } else { "" };
     let keys = if preset.keys.is_some() { ", keys fetched" } else { "" };
-    let encoding = preset.encoding.as_ref().map_or(String::new(), |encoding| format!(" as {encoding}"));
+    let own = matches!(preset.scheme.as_str(), "twilio" | "plivo-v3" | "ebay" | "adyen" | "sns");
+    let encoding = preset.encoding.as_deref().or(own.then_some("base64"));
+    let encoding = encoding.map_or(String::new(), |encoding| format!(" as {encoding}"));
     let proof = format!("{}{vector} in {}{encoding}{keys}", preset.proof(), code(preset.header()));
     let cells = [
         code(name),

@@ -207,6 +207,7 @@ fn a_sender_that_proves_nothing_must_be_said_to() {
     told("token = \"key\"", &["s3cret"], "must be the one place");
     told("token = \"body-hash\"", &["s3cret"], "must be the one place");
     told("token = \"header:x-key | query:key\"", &["s3cret"], "must be the one place");
+    told("token = \"json:/a/*/b/*/c\"", &["s3cret"], "must be the one place");
     told("token = \"query:key + header:x-key\"", &["s3cret"], "must be the one place");
     told("client_certificate = \"x\"\npreset = \"github\"", &["s3cret"], "stands beside");
     told("client_certificate = \"a header\"", &["s3cret"], "no header's name");
@@ -225,6 +226,8 @@ fn what_shows_the_secret_is_neither_an_id_nor_kept() {
     is_refused("preset = \"basic-auth\"\nevent_type = \"json:/type | header:authorization\"", "event_type");
     refused("token = \"query:key\"\nevent_id = \"json:/id + query:key\"", "event_id", "query:key");
     refused("token = \"json:/a~1b\"\nevent_type = \"json:/a~1b\"", "event_type", "json:/a~1b");
+    let of_each = "token = \"json:/value/*/t\"\nevent_id = \"json:/value/0/t\"";
+    refused(of_each, "event_id", "json:/value/*/t");
     let certificate = "client_certificate = \"x-cert\"\nkeep_headers = [\"x-cert\"]";
     assert!(try_source(certificate, &["s3cret"]).is_ok());
 }
