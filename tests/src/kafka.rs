@@ -272,6 +272,7 @@ unclean.leader.election.enable=false
 broker.session.timeout.ms=4000
 broker.heartbeat.interval.ms=500
 replica.lag.time.max.ms=3000
+metadata.max.idle.interval.ms=5000
 num.network.threads=2
 num.io.threads=4";
 

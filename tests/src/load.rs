@@ -23,7 +23,7 @@ pub struct Plan {
     pub events: usize,
     /// Connections of each of the three senders.
     pub connections: usize,
-    /// How long a connection waits between two events.
+    /// How long a connection waits between two events, but between [`Load::hurry`] and [`Load::ease`].
     pub pause: Duration,
 }
 
@@ -41,6 +41,7 @@ struct Shared {
     name: String,
     ledger: Option<Arc<Ledger>>,
     clock: Clock,
+    is_hurried: AtomicBool,
     go: AtomicBool,
     stop: AtomicBool,
     next: AtomicUsize,
@@ -65,6 +66,7 @@ impl Load {
             name: name.to_owned(),
             ledger,
             clock: Clock::start(),
+            is_hurried: AtomicBool::new(false),
             go: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             next: AtomicUsize::new(0),
@@ -81,6 +83,16 @@ impl Load {
     /// Has the senders begin.
     pub fn go(&self) {
         self.shared.go.store(true, Ordering::Relaxed);
+    }
+
+    /// Has each connection send an event every ten milliseconds.
+    pub fn hurry(&self) {
+        self.shared.is_hurried.store(true, Ordering::Relaxed);
+    }
+
+    /// Ends [`Load::hurry`].
+    pub fn ease(&self) {
+        self.shared.is_hurried.store(false, Ordering::Relaxed);
     }
 
     /// Whether everything is sent.
@@ -130,7 +142,7 @@ impl Drop for Load {
 impl Shared {
     fn send(&self) -> Result<()> {
         while !self.go.load(Ordering::Relaxed) {
-            wait::pause(self.plan.pause);
+            self.pause();
         }
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -145,9 +157,14 @@ impl Shared {
             }
             let name = (event.source, event.id);
             self.accepted.lock().unwrap_or_else(PoisonError::into_inner).insert(name);
-            wait::pause(self.plan.pause);
+            self.pause();
         }
         Ok(())
+    }
+
+    fn pause(&self) {
+        let is_hurried = self.is_hurried.load(Ordering::Relaxed);
+        wait::pause(if is_hurried { Duration::from_millis(10) } else { self.plan.pause });
     }
 
     /// Posts until it is heard, and notes each answer.

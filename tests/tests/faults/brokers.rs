@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use hookwell_tests::kafka::{Kafka, Shape};
-use hookwell_tests::load::Plan;
 use hookwell_tests::program::Program;
 use hookwell_tests::sender::Sender;
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 
-use super::drill::{Drill, SOME, TOPICS, settings};
+use super::drill::{Drill, ROUNDS, SOME, TOPICS, settings, steady};
 use crate::{Common, tests};
 
 tests![
@@ -86,17 +85,18 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
     drill.end()
 }
 
-/// Many lanes that commit all the time, and three times, so that some have offsets on their way to a
+/// Many lanes that commit all the time, and twice, so that some have offsets on their way to a
 /// coordinator when it dies: librdkafka alone might wait for good for one that has come back since.
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits))?;
-    let steady = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(15) };
-    let mut drill = Drill::on(stage, steady)?;
-    for (one, other) in [(1, 2), (2, 3), (3, 1)] {
+    let mut drill = Drill::on(stage, steady(1))?;
+    for (one, other) in [(1, 2), (2, 3)] {
         drill.during("two of three brokers are down", |drill| {
-            turn.kafka.node(one)?.kill()?;
-            turn.kafka.node(other)?.kill()?;
+            drill.amid_commits(|| {
+                turn.kafka.node(one)?.kill()?;
+                turn.kafka.node(other)?.kill()
+            })?;
             drill.until_refused(&Sender::Shopify.event("refused"))?;
             turn.kafka.revive()
         })?;
@@ -141,12 +141,10 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
     let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
     let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
     let stage = Stage::set(&kafka, &common.binaries, settings(many_commits))?;
-    // An event for each of twelve lanes every ten milliseconds.
-    let busy = Plan { events: usize::MAX, connections: 4, pause: Duration::from_millis(10) };
-    let mut drill = Drill::on(stage, busy)?;
-    for _ in 0..3 {
-        drill.during("the only broker is killed", |_| {
-            kafka.kill()?;
+    let mut drill = Drill::on(stage, steady(4))?;
+    for _ in 0..ROUNDS.parse::<u32>()? {
+        drill.during("the only broker is killed", |drill| {
+            drill.amid_commits(|| kafka.kill())?;
             kafka.revive()
         })?;
         drill.until_all_go_on()?;

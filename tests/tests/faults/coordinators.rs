@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use hookwell_tests::load::Plan;
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, SOME, settings};
+use super::drill::{Drill, ROUNDS, SOME, settings, steady};
 use crate::{Common, tests};
 
 tests![
@@ -73,13 +72,6 @@ fn until_another(coordinator: i32, look: impl Fn() -> Result<i32>) -> Result<()>
     wait::until("another coordinator", || Ok((look()? != coordinator).then_some(())))
 }
 
-/// How often in CI. `ROUNDS=100 cargo test -p hookwell-tests --test faults -- hanging` is what
-/// ADR 0016 was measured with.
-const ROUNDS: &str = match option_env!("ROUNDS") {
-    Some(rounds) => rounds,
-    None => "3",
-};
-
 /// Each lane in turn loses the coordinator of its transactions while all lanes commit as often as
 /// they can. On one node this leaves a transaction without its marker now and then: ADR 0016.
 fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Common) -> Result<()> {
@@ -89,16 +81,15 @@ fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Commo
         settings.partitions = 6;
         settings.processor = "commit_interval = \"10ms\"".to_owned();
     });
-    // An event for each of six lanes every ten milliseconds.
-    let plan = Plan { events: usize::MAX, connections: 2, pause: Duration::from_millis(10) };
-    let mut drill = Drill::on(Stage::set(kafka, &common.binaries, settings)?, plan)?;
+    let mut drill = Drill::on(Stage::set(kafka, &common.binaries, settings)?, steady(2))?;
     for round in 0..ROUNDS.parse()? {
         let lane = format!("{}-{}", drill.stage.prefix, round % 6);
         let coordinator = kafka.node(kafka.transaction_coordinator(&lane)?)?;
         drill.during("a coordinator is killed while lanes commit", |drill| {
-            drill.load.until_sent(20)?;
-            wait::pause(Duration::from_millis(round * 37 % 100));
-            coordinator.kill()?;
+            drill.amid_commits(|| {
+                wait::pause(Duration::from_millis(round * 37 % 100));
+                coordinator.kill()
+            })?;
             drill.until_all_go_on().with_context(|| format!("in round {round}"))
         })?;
         coordinator.revive()?;

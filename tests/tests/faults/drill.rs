@@ -36,7 +36,20 @@ pub(crate) struct Drill {
 pub(crate) const TOPICS: [&str; 5] = ["events", "state", "dlq", "retry.1", "retry.2"];
 
 /// What the load is unless a row wants another.
-pub(crate) const PLAN: Plan = Plan { events: usize::MAX, connections: 1, pause: Duration::from_millis(50) };
+pub(crate) const PLAN: Plan = steady(1);
+
+/// Twenty events a second, on so many connections of each sender: more only take what a machine has.
+pub(crate) const fn steady(connections: u16) -> Plan {
+    let pause = Duration::from_millis(150 * connections as u64);
+    Plan { events: usize::MAX, connections: connections as usize, pause }
+}
+
+/// How often in CI a row kills amid commits. `ROUNDS=100 cargo test -p hookwell-tests --test faults --
+/// hanging` is what ADR 0016 was measured with.
+pub(crate) const ROUNDS: &str = match option_env!("ROUNDS") {
+    Some(rounds) => rounds,
+    None => "1",
+};
 
 /// The delays of the retry tiers, in milliseconds, and the calls at most.
 const TIERS: [u64; 2] = [300, 1_000];
@@ -68,6 +81,16 @@ impl Drill {
         drill.load.until_sent(SOME)?;
         drill.until_settled_more(SOME)?;
         Ok(drill)
+    }
+
+    /// Has `strike` happen amid a burst of events, while each lane commits as often as it may. What is
+    /// under way then is what counts; more would only take longer.
+    pub(crate) fn amid_commits(&self, strike: impl FnOnce() -> Result<()>) -> Result<()> {
+        self.load.hurry();
+        self.load.until_sent(2 * SOME)?;
+        let outcome = strike();
+        self.load.ease();
+        outcome
     }
 
     /// Has `strike` happen, which ends when the fault is over, and notes when that was.

@@ -35,7 +35,7 @@ fn a_seed_that_nobody_has_tried_keeps_every_promise(common: &Common) -> Result<(
 fn keeps_every_promise(common: &Common, arguments: &[&str]) -> Result<()> {
     let _turn = common.own_kafka();
     let mut command = Command::new(env!("CARGO_BIN_EXE_faults"));
-    command.args(["--minutes", "0.3", "--pause", "100"]).args(arguments);
+    command.args(["--minutes", "0.3", "--pause", "200"]).args(arguments);
     // What it leaves behind lies in the project's folder.
     command.current_dir(project()).stdin(Stdio::null());
     let output = command.output().context("make faults could not be started")?;
