@@ -11,7 +11,7 @@ use hookwell_tests::sender::Sender;
 use hookwell_tests::stage::{Settings, Stage};
 use hookwell_tests::wait;
 
-use super::drill::{Drill, ROUNDS, SOME, TOPICS, settings, steady};
+use super::drill::{Drill, PLAN, ROUNDS, SOME, TOPICS, settings, steady};
 use crate::{Common, tests};
 
 tests![
@@ -90,7 +90,7 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits))?;
-    let mut drill = Drill::on(stage, steady(1))?;
+    let mut drill = Drill::on(stage, PLAN)?;
     for (one, other) in [(1, 2), (2, 3)] {
         drill.during("two of three brokers are down", |drill| {
             drill.amid_commits(|| {
