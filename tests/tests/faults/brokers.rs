@@ -8,10 +8,10 @@ use anyhow::Result;
 use hookwell_tests::kafka::{Kafka, Shape};
 use hookwell_tests::program::Program;
 use hookwell_tests::sender::Sender;
-use hookwell_tests::stage::{Settings, Stage};
+use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, PLAN, ROUNDS, SOME, TOPICS, settings, steady};
+use super::drill::{Drill, PLAN, ROUNDS, SOME, TOPICS, many_commits, settings, steady};
 use crate::{Common, tests};
 
 tests![
@@ -89,7 +89,7 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
 /// coordinator when it dies: librdkafka alone might wait for good for one that has come back since.
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
-    let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits))?;
+    let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits(12)))?;
     let mut drill = Drill::on(stage, PLAN)?;
     for (one, other) in [(1, 2), (2, 3)] {
         drill.during("two of three brokers are down", |drill| {
@@ -140,7 +140,7 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
     let _turn = common.own_kafka();
     let home = tempfile::Builder::new().prefix("hookwell-kafka-").tempdir()?;
     let kafka = Arc::new(Kafka::start_as(home.path(), Shape { nodes: 1, doors: 0 })?);
-    let stage = Stage::set(&kafka, &common.binaries, settings(many_commits))?;
+    let stage = Stage::set(&kafka, &common.binaries, settings(many_commits(12)))?;
     let mut drill = Drill::on(stage, steady(4))?;
     for _ in 0..ROUNDS.parse::<u32>()? {
         drill.during("the only broker is killed", |drill| {
@@ -150,10 +150,4 @@ fn a_lone_broker_that_dies_amid_commits_forgets_none_of_them(common: &Common) ->
         drill.until_all_go_on()?;
     }
     drill.end()
-}
-
-/// Lanes that commit all the time.
-fn many_commits(settings: &mut Settings) {
-    settings.partitions = 12;
-    settings.processor = "commit_interval = \"10ms\"".to_owned();
 }

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use hookwell_tests::stage::Stage;
 use hookwell_tests::wait;
 
-use super::drill::{Drill, ROUNDS, SOME, settings, steady};
+use super::drill::{Drill, ROUNDS, SOME, many_commits, settings, steady};
 use crate::{Common, tests};
 
 tests![
@@ -77,11 +77,8 @@ fn until_another(coordinator: i32, look: impl Fn() -> Result<i32>) -> Result<()>
 fn a_coordinator_killed_while_lanes_commit_leaves_nothing_hanging(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let kafka = &turn.kafka;
-    let settings = settings(|settings| {
-        settings.partitions = 6;
-        settings.processor = "commit_interval = \"10ms\"".to_owned();
-    });
-    let mut drill = Drill::on(Stage::set(kafka, &common.binaries, settings)?, steady(2))?;
+    let stage = Stage::set(kafka, &common.binaries, settings(many_commits(6)))?;
+    let mut drill = Drill::on(stage, steady(2))?;
     for round in 0..ROUNDS.parse()? {
         let lane = format!("{}-{}", drill.stage.prefix, round % 6);
         let coordinator = kafka.node(kafka.transaction_coordinator(&lane)?)?;

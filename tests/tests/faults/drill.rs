@@ -279,6 +279,14 @@ pub(crate) fn settings(change: impl FnOnce(&mut Settings)) -> Settings {
     settings
 }
 
+/// So many lanes, which commit all the time.
+pub(crate) fn many_commits(partitions: u32) -> impl FnOnce(&mut Settings) {
+    move |settings| {
+        settings.partitions = partitions;
+        settings.processor = "commit_interval = \"10ms\"".to_owned();
+    }
+}
+
 /// One call in ten fails, and one event in fifty for good.
 fn by_fate(call: &Call) -> Reply {
     let drawn = |salt: &str| blake3::hash([call.event(), salt].concat().as_bytes()).as_bytes()[0];
