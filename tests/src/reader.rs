@@ -12,6 +12,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -205,14 +206,23 @@ impl Reader {
 
     /// Deletes a topic, and waits until it is gone.
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
+        self.delete_topics(|known| known == topic)
+    }
+
+    /// Deletes every topic of which `is_meant`, and waits until they are gone.
+    pub fn delete_topics(&self, is_meant: impl Fn(&str) -> bool) -> Result<()> {
         let admin = self.admin()?;
-        for answer in block_on(admin.delete_topics(&[topic], &AdminOptions::new()))?? {
+        let meant = || -> Result<Vec<String>> {
+            let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
+            let names = metadata.topics().iter().map(MetadataTopic::name);
+            Ok(names.filter(|name| is_meant(name)).map(str::to_owned).collect())
+        };
+        let topics = meant()?;
+        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
+        for answer in block_on(admin.delete_topics(&topics, &AdminOptions::new()))?? {
             answer.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
         }
-        wait::until("the topic to be gone", || {
-            let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
-            Ok(metadata.topics().iter().all(|known| known.name() != topic).then_some(()))
-        })
+        wait::until("topics to be gone", || Ok(meant()?.is_empty().then_some(())))
     }
 
     /// Deletes what lies before `offset` in a partition of `topic`, as retention would.
@@ -223,22 +233,25 @@ impl Reader {
         Ok(answers.elements().iter().try_for_each(|answer| answer.error())?)
     }
 
-    /// Sets `max.message.bytes` of `topic`, and nothing else.
+    /// Sets the largest record that `topic` takes.
     pub fn limit_records(&self, topic: &str, bytes: usize) -> Result<()> {
-        const NAME: &str = "max.message.bytes";
-        let (admin, bytes) = (self.admin()?, bytes.to_string());
+        self.configure_topic(topic, "max.message.bytes", &bytes.to_string())
+    }
+
+    /// Sets one property of `topic`, and nothing else.
+    pub fn configure_topic(&self, topic: &str, name: &str, value: &str) -> Result<()> {
+        let admin = self.admin()?;
         let resource = ResourceSpecifier::Topic(topic);
         let described = block_on(admin.describe_configs([&resource], &AdminOptions::new()))??;
         let known = described.into_iter().next().context("no answer")?;
         let known = known.map_err(|code| anyhow!("{topic}: {code}"))?;
         // This request sets what it names and resets everything else.
         let own = known.entries.iter().filter(|entry| entry.source == ConfigSource::DynamicTopic);
-        let others = own.filter(|entry| entry.name != NAME);
+        let others = own.filter(|entry| entry.name != name);
         let settings = others.filter_map(|entry| Some((entry.name.as_str(), entry.value.as_deref()?)));
-        let altered = settings
-            .fold(AlterConfig::new(resource).set(NAME, &bytes), |altered, (name, value)| {
-                altered.set(name, value)
-            });
+        let altered = settings.fold(AlterConfig::new(resource).set(name, value), |altered, (name, value)| {
+            altered.set(name, value)
+        });
         for answer in block_on(admin.alter_configs([&altered], &AdminOptions::new()))?? {
             answer.map_err(|(resource, code)| anyhow!("{resource:?}: {code}"))?;
         }

@@ -1,7 +1,6 @@
 //! Brokers die, freeze, are restarted, or are too few, in a cluster of three.
 
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -85,17 +84,18 @@ fn all_brokers_are_down_for_a_minute(common: &Common) -> Result<()> {
     drill.end()
 }
 
-/// Many lanes that commit all the time, and twice, so that some have offsets on their way to a
-/// coordinator when it dies: librdkafka alone might wait for good for one that has come back since.
+/// Many lanes that commit all the time, so that some have offsets on their way to a coordinator when
+/// it dies: librdkafka alone might wait for good for one that has come back since.
 fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let stage = Stage::set(&turn.kafka, &common.binaries, settings(many_commits(12)))?;
     let mut drill = Drill::on(stage, PLAN)?;
-    for (one, other) in [(1, 2), (2, 3)] {
+    for round in 0..ROUNDS.parse()? {
+        let next = |step: i32| turn.kafka.node((round + step) % 3 + 1);
         drill.during("two of three brokers are down", |drill| {
             drill.amid_commits(|| {
-                turn.kafka.node(one)?.kill()?;
-                turn.kafka.node(other)?.kill()
+                next(0)?.kill()?;
+                next(1)?.kill()
             })?;
             drill.until_refused(&Sender::Shopify.event("refused"))?;
             turn.kafka.revive()
@@ -111,16 +111,9 @@ fn with_one_broker_of_three_ingest_refuses_and_nothing_is_lost(common: &Common) 
 fn with_too_few_copies_in_sync_ingest_refuses_and_nothing_is_settled_twice(common: &Common) -> Result<()> {
     let turn = common.cluster()?;
     let mut drill = Drill::begin(common, &turn.kafka, |_| ())?;
-    let want_three = |topic: &str| {
-        let topic = drill.stage.topic(topic);
-        let wants = ["--add-config", "min.insync.replicas=3"];
-        let topic = ["--alter", "--entity-type", "topics", "--entity-name", &topic];
-        turn.kafka.ask("kafka.admin.ConfigCommand", &[&topic[..], &wants].concat()).map(drop)
-    };
-    thread::scope(|scope| {
-        let changes = TOPICS.map(|topic| scope.spawn(|| want_three(topic)));
-        changes.into_iter().try_for_each(|change| change.join().expect("a change that panics"))
-    })?;
+    for topic in TOPICS {
+        drill.stage.reader.configure_topic(&drill.stage.topic(topic), "min.insync.replicas", "3")?;
+    }
     drill.during("one copy of three is missing, and two are too few", |drill| {
         turn.kafka.node(2)?.kill()?;
         drill.until_refused(&Sender::Shopify.event("refused"))?;
