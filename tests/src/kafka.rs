@@ -6,6 +6,7 @@ mod roles;
 
 use std::fs;
 use std::io::{self, Write as _};
+use std::mem;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hookwell_common::lifecycle::Clock;
 
+use crate::reader::Reader;
 use node::Ports;
 
 pub use node::Node;
@@ -81,6 +83,8 @@ pub struct Kafka {
     nodes: Vec<Node>,
     /// The doors that nobody uses.
     doors: Mutex<Vec<usize>>,
+    /// What the topics begin with that nobody uses any more.
+    left: Mutex<Vec<String>>,
 }
 
 impl Kafka {
@@ -141,7 +145,7 @@ impl Kafka {
     }
 
     fn of(nodes: Vec<Node>, doors: usize) -> Self {
-        Self { nodes, doors: Mutex::new((0..doors).collect()) }
+        Self { nodes, doors: Mutex::new((0..doors).collect()), left: Mutex::default() }
     }
 
     /// Where clients begin.
@@ -206,6 +210,22 @@ impl Kafka {
     /// Ends [`Kafka::freeze`].
     pub fn thaw(&self) -> Result<()> {
         self.nodes.iter().try_for_each(Node::thaw)
+    }
+
+    /// Notes that nobody uses the topics any more that begin with `prefix`.
+    pub(crate) fn leave_topics(&self, prefix: String) {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).push(prefix);
+    }
+
+    /// Deletes topics that nobody uses any more. For each fetch of a copy its leader looks at every
+    /// partition that is copied, so what is left behind costs all tests to come.
+    pub fn sweep(&self) -> Result<()> {
+        let prefixes = mem::take(&mut *self.left.lock().unwrap_or_else(PoisonError::into_inner));
+        if prefixes.is_empty() {
+            return Ok(());
+        }
+        let is_left = |topic: &str| prefixes.iter().any(|prefix| topic.starts_with(prefix));
+        Reader::new(&self.bootstrap_servers()).delete_topics(is_left)
     }
 
     /// A door for one program, or nothing if all are in use.

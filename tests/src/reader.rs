@@ -218,6 +218,9 @@ impl Reader {
             Ok(names.filter(|name| is_meant(name)).map(str::to_owned).collect())
         };
         let topics = meant()?;
+        if topics.is_empty() {
+            return Ok(());
+        }
         let topics: Vec<_> = topics.iter().map(String::as_str).collect();
         for answer in block_on(admin.delete_topics(&topics, &AdminOptions::new()))?? {
             answer.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;

@@ -378,6 +378,12 @@ group_id = \"{}\"
     }
 }
 
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.kafka.leave_topics(self.topic(""));
+    }
+}
+
 /// The variable that has a program begin at `servers`.
 fn begins_at(servers: Option<&str>) -> Vec<(&str, &str)> {
     servers.map(|servers| ("HOOKWELL__KAFKA__BOOTSTRAP_SERVERS", servers)).into_iter().collect()

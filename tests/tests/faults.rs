@@ -101,6 +101,7 @@ impl Common {
         let lease = self.lease();
         let kafka = self.clusters[lease.number].get()?;
         kafka.until_healthy()?;
+        kafka.sweep()?;
         Ok(Turn { kafka, _lease: lease })
     }
 
@@ -125,7 +126,9 @@ impl Common {
 
     /// One node with detours, for all.
     pub(crate) fn node(&self) -> Result<Arc<Kafka>> {
-        self.node.get()
+        let kafka = self.node.get()?;
+        kafka.sweep()?;
+        Ok(kafka)
     }
 }
 

@@ -99,7 +99,7 @@ pub(crate) use tests;
 fn main() -> Result<ExitCode> {
     let mut arguments = Arguments::from_args();
     // Each test waits most of the time; what it waits for runs on two cores or more.
-    arguments.test_threads = arguments.test_threads.or(Some(4));
+    arguments.test_threads = arguments.test_threads.or(Some(8));
     let files = [
         ("auditing", system::auditing::TESTS),
         ("clocks", system::clocks::TESTS),
@@ -144,7 +144,9 @@ fn main() -> Result<ExitCode> {
     let trial = |file: &str, (name, test): Test| {
         let common = common.clone();
         Trial::test(format!("{file}::{name}"), move || {
-            test(&common).map_err(|error| Failed::from(format!("{error:#}")))
+            test(&common)
+                .and_then(|()| common.kafka.sweep())
+                .map_err(|error| Failed::from(format!("{error:#}")))
         })
     };
     let trials = files.iter().flat_map(|(file, tests)| tests.iter().map(|test| trial(file, *test))).collect();
