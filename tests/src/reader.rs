@@ -12,7 +12,6 @@ use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
@@ -206,26 +205,24 @@ impl Reader {
 
     /// Deletes a topic, and waits until it is gone.
     pub fn delete_topic(&self, topic: &str) -> Result<()> {
-        self.delete_topics(|known| known == topic)
+        self.delete_topics(&[topic])
     }
 
-    /// Deletes every topic of which `is_meant`, and waits until they are gone.
-    pub fn delete_topics(&self, is_meant: impl Fn(&str) -> bool) -> Result<()> {
-        let admin = self.admin()?;
-        let meant = || -> Result<Vec<String>> {
-            let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
-            let names = metadata.topics().iter().map(MetadataTopic::name);
-            Ok(names.filter(|name| is_meant(name)).map(str::to_owned).collect())
-        };
-        let topics = meant()?;
-        if topics.is_empty() {
-            return Ok(());
-        }
-        let topics: Vec<_> = topics.iter().map(String::as_str).collect();
-        for answer in block_on(admin.delete_topics(&topics, &AdminOptions::new()))?? {
+    /// Deletes topics, and waits until they are gone.
+    pub fn delete_topics(&self, topics: &[&str]) -> Result<()> {
+        for answer in block_on(self.admin()?.delete_topics(topics, &AdminOptions::new()))?? {
             answer.map_err(|(topic, code)| anyhow!("{topic}: {code}"))?;
         }
-        wait::until("topics to be gone", || Ok(meant()?.is_empty().then_some(())))
+        wait::until("topics to be gone", || {
+            let left = self.topics()?;
+            Ok(left.iter().all(|known| !topics.contains(&known.as_str())).then_some(()))
+        })
+    }
+
+    /// The names of all topics.
+    pub fn topics(&self) -> Result<Vec<String>> {
+        let metadata = self.admin()?.inner().fetch_metadata(None, PATIENCE)?;
+        Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
     }
 
     /// Deletes what lies before `offset` in a partition of `topic`, as retention would.
